@@ -1,0 +1,147 @@
+"""Compositing: painting one batch over another, through a region, at an opacity."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmix import _region
+from jaxmix._pairing import explicit_sharding
+from jaxmix._region import Box, Mask, Region
+
+
+def blends(region: Region, opacity: jax.Array | None) -> bool:
+    """Whether an element can show both images at once."""
+    soft = isinstance(region, Mask) and region.painted.dtype != jnp.bool_
+    return soft or opacity is not None
+
+
+def paint(
+    images: jax.Array,
+    partners: jax.Array,
+    region: Region,
+    opacity: jax.Array | None,
+    channel: int | None,
+) -> jax.Array:
+    """Paints `partners` over `images`, in the layout in which that is fastest.
+
+    Args:
+        images: [B, ...].
+        partners: of the same shape and dtype.
+        region: where they are painted; None is everywhere.
+        opacity: float32[B], how opaquely; None is opaque.
+        channel: the position of the channel axis, or None.
+    """
+    rank = images.ndim
+    axes = tuple(axis for axis in range(1, rank) if axis != channel)
+
+    def natural(images, partners):
+        return _paint(images, partners, _painted(region, images.shape, axes), opacity)
+
+    # Under a mask that is broadcast over an innermost axis of three channels, loops on CPUs do not
+    # vectorise: fold it into the axis before it. On a TPU that would be a relayout.
+    def folded(images, partners):
+        *outer, width, channels = images.shape
+        flat = (*outer, width * channels)
+        painted = _painted(region, flat, axes, stretch=channels)
+        return _paint(images.reshape(flat), partners.reshape(flat), painted, opacity).reshape(
+            images.shape
+        )
+
+    short = rank > 2 and images.shape[-1] <= 16
+    foldable = region is None or (isinstance(region, Box) and channel == rank - 1)
+    if not (short and foldable) or _is_split(images, rank - 2):
+        return natural(images, partners)
+    return lax.platform_dependent(images, partners, tpu=natural, default=folded)
+
+
+def choose(
+    maps: jax.Array, partners: jax.Array, region: Region, opacity: jax.Array | None
+) -> jax.Array:
+    """Takes each element of [B, *spatial] from whichever has the larger share, `maps` on a tie."""
+    painted = _painted(region, maps.shape, tuple(range(1, maps.ndim)))
+    return _select(_weights(painted, opacity, maps) < 0.5, partners, maps)
+
+
+def weights(shape: tuple, region: Region, opacity: jax.Array | None) -> jax.Array:
+    """float32[B, *spatial]: the share of each pixel that the region and the opacity leave."""
+    canvas = jax.ShapeDtypeStruct(shape, jnp.float32)
+    painted = _painted(region, shape, tuple(range(1, len(shape))))
+    return jnp.broadcast_to(_weights(painted, opacity, canvas), shape)
+
+
+def mix(share: jax.Array, original: jax.Array, partner: jax.Array) -> jax.Array:
+    """`share * original + (1 - share) * partner`, each exact where it alone is shown.
+
+    Blends in float32 or wider, rounds half to even for integers. What is not shown is replaced
+    before the arithmetic, not only behind it: 0 * inf is NaN, in the result as in the gradient.
+
+    Args:
+        share: float32, of the rank of `original` and 1 along the axes on which it does not depend.
+        original: any dtype but bool.
+        partner: of the same shape and dtype.
+    """
+    share = _laid_out_like(original, share)
+    alone = (share <= 0) | (share >= 1)
+    wide = wider(original.dtype)
+    zero = jnp.zeros((), original.dtype)
+    first, second = (jnp.where(alone, zero, x).astype(wide) for x in (original, partner))
+    blend = share.astype(wide) * first + (1 - share).astype(wide) * second
+    if jnp.issubdtype(original.dtype, jnp.integer):
+        blend = jnp.round(blend)
+    return jnp.where(alone, jnp.where(share > 0, original, partner), blend.astype(original.dtype))
+
+
+def wider(dtype: Any) -> Any:
+    """The dtype in which values of `dtype` are blended: float32 unless they are wider."""
+    return dtype if jnp.issubdtype(dtype, jnp.inexact) and dtype.itemsize >= 4 else jnp.float32
+
+
+def _paint(images, partners, painted, opacity):
+    """Paints in one layout; `painted` is bool, float32, or None for everything."""
+    soft = painted is not None and painted.dtype != jnp.bool_
+    if soft or opacity is not None:
+        return mix(_weights(painted, opacity, images), images, partners)
+    return partners if painted is None else _select(painted, partners, images)
+
+
+def _painted(region, shape, axes, stretch=1):
+    """The painted share of each element, of the rank of `shape`: bool, float32, or None for all."""
+    if region is None:
+        return None
+    if isinstance(region, Box):
+        return _region.inside(region, shape, axes, stretch)
+    return lax.expand_dims(region.painted, [a for a in range(1, len(shape)) if a not in axes])
+
+
+def _weights(painted, opacity, like):
+    """The original's share of each element, 1 along the axes on which it does not depend."""
+    opacity = jnp.ones(like.shape[:1], jnp.float32) if opacity is None else opacity
+    opacity = lax.expand_dims(opacity, range(1, len(like.shape)))
+    if painted is None:
+        return 1 - opacity
+    if painted.dtype == jnp.bool_:
+        return jnp.where(painted, 1 - opacity, 1.0)
+    return 1 - painted * opacity
+
+
+def _select(condition, chosen, otherwise):
+    """`jnp.where` for a condition that may be laid out over devices in another way."""
+    return jnp.where(_laid_out_like(otherwise, condition), chosen, otherwise)
+
+
+def _laid_out_like(x, values):
+    """`values`, of the rank of `x` and 1 along some axes, split over an Explicit mesh as `x` is."""
+    sharding = explicit_sharding(x)
+    if sharding is None:
+        return values
+    sizes = zip(sharding.spec, values.shape, x.shape, strict=False)
+    spec = jax.sharding.PartitionSpec(*(name if size == of else None for name, size, of in sizes))
+    return jax.sharding.reshard(values, jax.sharding.NamedSharding(sharding.mesh, spec))
+
+
+def _is_split(x, axis):
+    """Whether an Explicit mesh splits `x` along `axis` or a later one."""
+    sharding = explicit_sharding(x)
+    return sharding is not None and any(name is not None for name in sharding.spec[axis:])

@@ -1,0 +1,217 @@
+"""Pairings: who is mixed with whom.
+
+A pairing stays symbolic until it is applied: XLA turns a flip or a roll of a batch that is sharded
+over devices into a message between neighbours, but an index array into a gather of the whole batch.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxmix import _checks
+from jaxmix._pytree import STATIC, pytree
+
+
+class Pairing:
+    """The base class: `take` gives each row its partner's."""
+
+    @property
+    def random(self) -> bool:
+        """Whether something is still to be drawn."""
+        return False
+
+    def draw(self, key: jax.Array, batch: Any) -> "Pairing":
+        """This pairing for a batch of that size; a `random` one draws what it leaves open."""
+        return self
+
+    def check(self, where: str, batch: Any) -> None:
+        """Raises if a batch of that size cannot be paired so."""
+
+    def take(self, x: ArrayLike) -> jax.Array:
+        """The partner's row for each row of `x`, along axis 0."""
+        raise NotImplementedError
+
+    def partner(self, batch: Any) -> jax.Array:
+        """int32[batch]: the partner of each row."""
+        return self.take(lax.iota(jnp.int32, batch))
+
+
+@pytree()
+class Flip(Pairing):
+    """Row i is mixed with row B-1-i, within each of `groups` equal parts of the batch.
+
+    Its price when the batch is sharded over devices: one shard to send for each device (a
+    collective-permute), and nothing at all if `groups` is a multiple of the devices. The middle row
+    of an odd group is its own partner and stays as it is.
+
+    Attributes:
+        groups: the number of parts; it must divide the batch size.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmix
+        >>> print(jaxmix.Flip(groups=2).take(jnp.arange(6)))
+        [2 1 0 5 4 3]
+    """
+
+    groups: int = dataclasses.field(default=1, metadata=STATIC)
+
+    def __post_init__(self):
+        groups = _checks.count("Flip", "groups", self.groups, 1)
+        object.__setattr__(self, "groups", groups)
+
+    def check(self, where: str, batch: Any) -> None:
+        if self.groups > 1 and batch % self.groups != 0:
+            raise ValueError(
+                f"{where}: the batch size must be a multiple of the groups of the pairing, "
+                f"got {batch} rows for {self!r}"
+            )
+
+    def take(self, x: ArrayLike) -> jax.Array:
+        if self.groups == 1:
+            return jnp.flip(x, 0)
+        return _keep_sharding(self._take_grouped, x)
+
+    def _take_grouped(self, x: jax.Array) -> jax.Array:
+        parts = x.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
+        return jnp.flip(parts, 1).reshape(x.shape)
+
+
+@pytree()
+class Roll(Pairing):
+    """Row i is mixed with row i-shift, around the end of the batch.
+
+    Its price when the batch is sharded over devices: `shift` examples to send for each device.
+    Nobody is its own partner unless `shift % B == 0`; `Roll(0)` pairs every row with itself, which
+    is what mixing with another batch (`donors`) wants.
+
+    Attributes:
+        shift: how many rows further down the batch each row is painted.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmix
+        >>> print(jaxmix.Roll().take(jnp.arange(4)))
+        [3 0 1 2]
+    """
+
+    shift: int = dataclasses.field(default=1, metadata=STATIC)
+
+    def __post_init__(self):
+        shift = _checks.count("Roll", "shift", self.shift, None)
+        object.__setattr__(self, "shift", shift)
+
+    def take(self, x: ArrayLike) -> jax.Array:
+        if self.shift == 0:
+            return jnp.asarray(x)
+        return _keep_sharding(lambda x: jnp.roll(x, self.shift, 0), x)
+
+
+@pytree()
+class Permutation(Pairing):
+    """Every row is mixed with the next one of a random single cycle through the batch.
+
+    A cycle has the randomness of a shuffle, but nobody is its own partner (if B > 1). Its price
+    when the batch is sharded over devices is the whole batch, sent to every device (an all-gather
+    or an all-reduce, as XLA decides): on a pod use `Flip` or `Roll`, whose partners are as random
+    as the order of the examples is.
+
+    Attributes:
+        index: int[B], the partner of each row, to replay a given pairing; drawn if it is None.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmix
+        >>> print(jaxmix.Permutation(jnp.array([2, 0, 1])).take(jnp.arange(3)))
+        [2 0 1]
+    """
+
+    index: jax.Array | np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.index is None:
+            return
+        index = np.asarray(self.index) if isinstance(self.index, list | tuple) else self.index
+        index = _checks.array("Permutation", "index", index)
+        if index.ndim != 1 or not jnp.issubdtype(index.dtype, jnp.integer):
+            raise ValueError(
+                f"Permutation: index must be int[B], the partner of each row, "
+                f"got {_checks.describe(index)}"
+            )
+        if isinstance(index, np.ndarray) and not ((0 <= index) & (index < index.size)).all():
+            raise ValueError(
+                f"Permutation: index must hold row numbers from 0 to {index.size - 1}, "
+                f"got {index.min()} to {index.max()}"
+            )
+        object.__setattr__(self, "index", index)
+
+    @property
+    def random(self) -> bool:
+        """Whether the cycle is still to be drawn."""
+        return self.index is None
+
+    def draw(self, key: jax.Array, batch: Any) -> "Permutation":
+        order = jnp.argsort(jax.random.bits(key, (batch,), jnp.uint32)).astype(jnp.int32)
+        following = order[(lax.iota(jnp.int32, batch) + 1) % batch]
+        return Permutation(jnp.zeros_like(order).at[order].set(following, unique_indices=True))
+
+    def check(self, where: str, batch: Any) -> None:
+        if self.index is not None:
+            _checks.batch(where, "the index of Permutation", self.index, batch, "the images")
+
+    def take(self, x: ArrayLike) -> jax.Array:
+        if self.index is None:
+            raise ValueError(
+                "Permutation.take: the cycle is not drawn yet; mixer.plan draws one, and "
+                "Permutation(index) replays a given one"
+            )
+        x = jnp.asarray(x)
+        index = jnp.asarray(self.index)
+        return x.at[index].get(mode="promise_in_bounds", out_sharding=explicit_sharding(x))
+
+
+PAIRINGS = {"flip": Flip, "roll": Roll, "permutation": Permutation}
+
+
+def resolve(where: str, pairing: Any) -> Pairing:
+    """A pairing, from itself or from its name."""
+    if isinstance(pairing, str):
+        return PAIRINGS[_checks.choice(where, "pairing", pairing, tuple(PAIRINGS))]()
+    if not isinstance(pairing, Pairing):
+        raise TypeError(
+            f"{where}: pairing must be a pairing such as Flip(), or one of "
+            f"{', '.join(map(repr, PAIRINGS))}, got {_checks.describe(pairing)}"
+        )
+    return pairing
+
+
+def same(one: Pairing, other: Pairing) -> bool:
+    """Whether two pairings have the same type, settings and index."""
+    if type(one) is not type(other):
+        return False
+    if not isinstance(one, Permutation) or not isinstance(other, Permutation):
+        return one == other
+    if one.index is None or other.index is None or one.index is other.index:
+        return one.index is other.index
+    try:
+        return np.array_equal(one.index, other.index)
+    except jax.errors.TracerArrayConversionError:
+        return False
+
+
+def explicit_sharding(x: jax.Array) -> Any:
+    """The sharding of `x` if its mesh has axes in Explicit mode, else None."""
+    sharding = jax.typeof(x).sharding
+    types = sharding.mesh.axis_types if isinstance(sharding, jax.sharding.NamedSharding) else ()
+    return sharding if jax.sharding.AxisType.Explicit in types else None
+
+
+def _keep_sharding(take: Any, x: ArrayLike) -> Any:
+    """Calls `take(x)`, where Explicit meshes refuse it with their axes in Auto mode."""
+    x = jnp.asarray(x)
+    sharding = explicit_sharding(x)
+    if sharding is None:
+        return take(x)
+    return jax.sharding.auto_axes(take, out_sharding=sharding)(x)

@@ -1,0 +1,507 @@
+"""The plan: what was drawn for one batch, and everything that follows from it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxmix import _checks, _composite, _pairing, _region
+from jaxmix._composite import mix, wider
+from jaxmix._pairing import Pairing
+from jaxmix._pytree import STATIC, pytree
+from jaxmix._region import Box, Mask, Region
+
+jit = functools.partial(jax.jit, inline=True)
+
+
+@pytree(eq=False)
+class Plan:
+    """One draw of a mixing policy for one batch: everything that was decided, and nothing else.
+
+    Each row's partner is painted over it, through a region, at an opacity. Images, labels, maps and
+    losses all follow from the same few arrays, so that they cannot disagree. A plan is made by
+    `mixer.plan(key, images.shape)`, or by hand with `Plan.of`.
+
+    Attributes:
+        pairing: who is mixed with whom.
+        region: where the partner is painted: a `Box`, a `Mask`, or None for everywhere.
+        opacity: float32[B] in [0, 1], how opaquely it is painted, or None for opaque.
+        lam: float32[B], the share of the original that is left: 1 - the mean over the pixels of
+            what was painted.
+        spatial: the extents in pixels that the region was drawn for, None without a region.
+
+    Example:
+        >>> import jax, jaxmix
+        >>> images = jax.random.uniform(jax.random.key(0), (8, 32, 32, 3))
+        >>> plan = jaxmix.CutMix().plan(jax.random.key(1), images.shape)
+        >>> mixed = plan.images(images)
+        >>> plan.labels(jax.numpy.arange(8), num_classes=10).shape
+        (8, 10)
+    """
+
+    pairing: Pairing
+    region: Region
+    opacity: jax.Array | None
+    lam: jax.Array
+    spatial: tuple[int, ...] | None = dataclasses.field(metadata=STATIC)
+
+    @classmethod
+    def of(
+        cls,
+        shape: tuple[int, ...],
+        pairing: Pairing | str,
+        *,
+        region: Region = None,
+        opacity: ArrayLike | None = None,
+        channel_axis: int | str | None = "auto",
+    ) -> "Plan":
+        """Makes a plan by hand: a replay, a mask of one's own.
+
+        Boxes are clipped to the image and opacities to [0, 1], and `lam` is computed from what
+        is then painted.
+
+        Args:
+            shape: the static shape of the images.
+            pairing: who is mixed with whom; a `Permutation` needs its index.
+            region: where the partner is painted; None is everywhere.
+            opacity: float32[B] or a scalar; None is opaque.
+            channel_axis: -1, 1, None for no channel axis, or "auto".
+
+        Returns:
+            The plan.
+
+        Raises:
+            TypeError: if an argument is of the wrong kind.
+            ValueError: if shapes do not fit each other.
+
+        Example:
+            >>> import jax.numpy as jnp, jaxmix
+            >>> left = jaxmix.Box(jnp.zeros((4, 2), int), jnp.full((4, 2), 8).at[:, 1].set(2))
+            >>> print(jaxmix.Plan.of((4, 8, 8, 3), jaxmix.Flip(), region=left).lam)
+            [0.75 0.75 0.75 0.75]
+        """
+        where = "Plan.of"
+        shape = _checks.batched_shape(where, shape)
+        batch = shape[0]
+        pairing = _pairing.resolve(where, pairing)
+        pairing.check(where, batch)
+        if pairing.random:
+            raise ValueError(
+                f"{where}: pairing must be drawn already; pass Permutation(index), the partner of "
+                "each row"
+            )
+        spatial = _checks.extents(where, shape, channel_axis, region is not None)
+        _region.check_region(where, region, batch, spatial)
+        return _assemble(pairing, region, _opacity(where, opacity, batch), batch, spatial)
+
+    @property
+    def partner(self) -> jax.Array:
+        """int32[B]: the row that is painted onto each row."""
+        return self.pairing.partner(self.lam.shape[0])
+
+    def weights(
+        self, shape: tuple[int, ...], *, channel_axis: int | str | None = "auto"
+    ) -> jax.Array:
+        """The original's share of each pixel, of which `lam` is the mean.
+
+        Args:
+            shape: the static shape of the images.
+            channel_axis: -1, 1, None for no channel axis, or "auto".
+
+        Returns:
+            float32[B, *spatial].
+
+        Raises:
+            ValueError: if the plan was made for another batch size or other extents.
+
+        Example:
+            >>> import jax, jaxmix
+            >>> plan = jaxmix.MixUp().plan(jax.random.key(0), (8, 32, 32, 3))
+            >>> plan.weights((8, 32, 32, 3)).shape
+            (8, 32, 32)
+        """
+        where = "Plan.weights"
+        shape = _checks.batched_shape(where, shape)
+        if shape[0] != self.lam.shape[0]:
+            raise ValueError(
+                f"{where}: the plan was made for a batch of {self.lam.shape[0]}, got {shape}"
+            )
+        spatial = self._extents(where, shape, channel_axis)
+        return _weights(self, (shape[0], *spatial))
+
+    def images(
+        self,
+        images: ArrayLike,
+        *,
+        channel_axis: int | str | None = "auto",
+        donors: ArrayLike | None = None,
+    ) -> jax.Array:
+        """Paints each row's partner over it.
+
+        Opaque pixels are copied bit for bit. Others are blended in float32 (float64 for float64),
+        rounded half to even for integers, and cast back. Values that are not shown, NaN and inf
+        included, reach neither the result nor its gradient. A plan without a region takes arrays of
+        any shape: features, embeddings, tables.
+
+        Args:
+            images: [B, ...], of any dtype; bool only for opaque plans.
+            channel_axis: -1, 1, None for no channel axis, or "auto", which is -1.
+            donors: another batch of the same shape, to take the partners' pixels from.
+
+        Returns:
+            The mixed images, of the shape and dtype of `images`.
+
+        Raises:
+            TypeError: if `images` is not an array, or bool and to be blended.
+            ValueError: if the plan was made for another batch size or other extents.
+
+        Example:
+            >>> import jax, jaxmix
+            >>> plan = jaxmix.CutMix().plan(jax.random.key(0), (8, 32, 32, 3))
+            >>> plan.images(jax.numpy.zeros((8, 32, 32, 3), "uint8")).dtype
+            dtype('uint8')
+        """
+        where = "Plan.images"
+        images = self._batch(where, "images", images)
+        donors = _checks.donors(where, "images", donors, images)
+        self._extents(where, images.shape, channel_axis)
+        if images.dtype == jnp.bool_ and self._blends:
+            raise TypeError(
+                f"{where}: images {_checks.describe(images)} cannot be blended; cast them to a "
+                "number type, or use an opaque mixer such as CutMix"
+            )
+        channel = _checks.channel(where, images.shape, channel_axis, self.region is not None)
+        return _images(self, images, donors, channel)
+
+    def labels(
+        self,
+        labels: ArrayLike,
+        *,
+        num_classes: int | None = None,
+        smoothing: ArrayLike = 0.0,
+        donors: ArrayLike | None = None,
+    ) -> jax.Array:
+        """Averages each row's label with its partner's, by the share each has of the image.
+
+        Args:
+            labels: class ids int[B]; or dense [B, K]: one-hot, soft, multi-hot; or regression
+                targets float[B, 1]. A negative id is ignored, its label a row of zeros; so is
+                one of `num_classes` or more in a `jax.Array`, which is never read back.
+            num_classes: K, which class ids need.
+            smoothing: label smoothing in [0, 1), applied before mixing: `smoothing / K` is added
+                to `1 - smoothing` of the label.
+            donors: the labels of another batch, to take the partners' from.
+
+        Returns:
+            float32[B, K], float64 for float64 labels.
+
+        Raises:
+            TypeError: if class ids are not integers, or `labels` are maps.
+            ValueError: if class ids have no `num_classes`, or sizes do not agree.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, jaxmix
+            >>> plan = jaxmix.Plan.of((2, 8, 8, 3), jaxmix.Flip(), opacity=jnp.array([0.25, 0.5]))
+            >>> print(plan.labels(jnp.array([0, 1]), num_classes=3))
+            [[0.75 0.25 0.  ]
+             [0.5  0.5  0.  ]]
+        """
+        where = "Plan.labels"
+        labels = _checks.labels(where, labels, num_classes)
+        labels = self._batch(where, "labels", labels)
+        if donors is not None:
+            donors = _checks.labels(where, donors, num_classes)
+            donors = self._batch(where, "donors", donors)
+            width, other = (num_classes if y.ndim == 1 else y.shape[1] for y in (labels, donors))
+            if width != other:
+                raise ValueError(
+                    f"{where}: donors must have as many classes as labels, {width}, "
+                    f"got {_checks.describe(donors)}"
+                )
+        smoothing = _checks.smoothing(where, smoothing, labels.shape[1] if labels.ndim > 1 else 0)
+        return _labels(self, labels, donors, smoothing, num_classes)
+
+    def maps(self, maps: ArrayLike, *, donors: ArrayLike | None = None) -> jax.Array:
+        """Gives every pixel the class of the image that has the larger share there.
+
+        Classes are never blended. On a tie the original's stays.
+
+        Args:
+            maps: int or bool[B, *spatial].
+            donors: the maps of another batch, to take the partners' from.
+
+        Returns:
+            The mixed maps, of the shape and dtype of `maps`.
+
+        Raises:
+            TypeError: if `maps` are not integer or boolean.
+            ValueError: if they have a channel axis, or the plan was made for other sizes.
+
+        Example:
+            >>> import jax, jaxmix
+            >>> plan = jaxmix.CutMix().plan(jax.random.key(0), (8, 32, 32, 3))
+            >>> plan.maps(jax.numpy.zeros((8, 32, 32), "int32")).shape
+            (8, 32, 32)
+        """
+        where = "Plan.maps"
+        maps = self._batch(where, "maps", maps)
+        if not (jnp.issubdtype(maps.dtype, jnp.integer) or maps.dtype == jnp.bool_):
+            raise TypeError(
+                f"{where}: maps must be integer or boolean, got {_checks.describe(maps)}; "
+                "real-valued maps (depth, soft segmentations) go to plan.images"
+            )
+        donors = _checks.donors(where, "maps", donors, maps)
+        self._check_map_axes(where, maps.shape)
+        return _maps(self, maps, donors)
+
+    def loss(
+        self,
+        loss_fn: Callable[[Any, Any], jax.Array],
+        outputs: Any,
+        labels: ArrayLike,
+        *,
+        donors: ArrayLike | None = None,
+    ) -> jax.Array:
+        """The mixed loss of each row, without a dense label array.
+
+        `lam * loss_fn(outputs, labels) + (1 - lam) * loss_fn(outputs, partner's labels)`, which
+        for a loss that is linear in the label equals the loss of the mixed label.
+
+        Args:
+            loss_fn: a per-example loss, `(outputs, labels) -> [B]`, such as
+                `optax.softmax_cross_entropy_with_integer_labels`.
+            outputs: what the network gave, passed on to `loss_fn`.
+            labels: [B, ...], passed on to `loss_fn`. A negative class id int[B] costs nothing.
+            donors: the labels of another batch, to take the partners' from.
+
+        Returns:
+            [B], at least float32.
+
+        Raises:
+            TypeError: if `labels` is not an array.
+            ValueError: if `loss_fn` does not return [B], or `labels` have another batch size.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, jaxmix
+            >>> plan = jaxmix.MixUp().plan(jax.random.key(0), (4, 8, 8, 3))
+            >>> square = lambda outputs, labels: (outputs - labels) ** 2
+            >>> plan.loss(square, jnp.zeros(4), jnp.ones(4)).shape
+            (4,)
+        """
+        where = "Plan.loss"
+        labels = self._batch(where, "labels", labels)
+        if donors is not None:
+            donors = self._batch(where, "donors", donors)
+        own = self._loss_of(loss_fn, outputs, labels)
+        others = self._loss_of(loss_fn, outputs, self._partners(labels, donors))
+        return mix(self._label_share(donors), own, others)
+
+    def accuracy(
+        self, logits: ArrayLike, labels: ArrayLike, *, donors: ArrayLike | None = None
+    ) -> jax.Array:
+        """The credit that the top class of each row earns: its share of the mixed label.
+
+        Args:
+            logits: [B, K], scores or probabilities.
+            labels: class ids int[B].
+            donors: the class ids of another batch, to take the partners' from.
+
+        Returns:
+            float32[B] in [0, 1]. Its mean is the training accuracy on mixed images.
+
+        Raises:
+            TypeError: if `labels` are not integers.
+            ValueError: if shapes do not agree.
+
+        Example:
+            >>> import jax.numpy as jnp, jaxmix
+            >>> plan = jaxmix.Plan.of((2, 8, 8, 3), jaxmix.Flip(), opacity=jnp.array([0.25, 0.5]))
+            >>> print(plan.accuracy(jnp.eye(2), jnp.array([0, 1])))
+            [0.75 0.5 ]
+        """
+        where = "Plan.accuracy"
+        logits = self._batch(where, "logits", logits)
+        if logits.ndim != 2:
+            raise ValueError(f"{where}: logits must be [B, K], got {_checks.describe(logits)}")
+        labels = self._class_ids(where, "labels", labels)
+        if donors is not None:
+            donors = self._class_ids(where, "donors", donors)
+        return _accuracy(self, logits, labels, donors)
+
+    @property
+    def _blends(self) -> bool:
+        """Whether a pixel can show both images at once."""
+        return _composite.blends(self.region, self.opacity)
+
+    def _batch(self, where: str, argument: str, value: Any) -> jax.Array:
+        """An array with the batch size of this plan."""
+        value = _checks.array(where, argument, value)
+        _checks.batch(where, argument, value, self.lam.shape[0], "the plan")
+        return jnp.asarray(value)
+
+    def _class_ids(self, where: str, argument: str, value: Any) -> jax.Array:
+        """Class ids with the batch size of this plan."""
+        value = self._batch(where, argument, value)
+        if value.ndim != 1 or not jnp.issubdtype(value.dtype, jnp.integer):
+            raise TypeError(
+                f"{where}: {argument} must be class ids int[B], got {_checks.describe(value)}; "
+                "for one-hot labels pass their argmax"
+            )
+        return value
+
+    def _extents(self, where: str, shape: tuple, channel_axis: Any) -> tuple:
+        """The spatial extents of images of this shape, which must be the ones of the region."""
+        spatial = _checks.extents(where, shape, channel_axis, self.region is not None)
+        if self.spatial is not None and spatial != self.spatial:
+            raise ValueError(
+                f"{where}: the plan was made for extents {self.spatial}, got {spatial} from images "
+                f"of shape {shape} with channel_axis={channel_axis!r}"
+            )
+        return spatial
+
+    def _check_map_axes(self, where: str, shape: tuple) -> None:
+        """Raises for maps with a channel axis, or of other extents than the region's."""
+        if self.spatial is None:
+            squeezable = len(shape) > 2 and 1 in (shape[1], shape[-1])
+        elif shape[1:] == self.spatial:
+            return
+        else:
+            squeezable = shape[1:] in ((1, *self.spatial), (*self.spatial, 1))
+        if squeezable:
+            raise ValueError(
+                f"{where}: maps must be [B, *spatial] without a channel axis, got {shape}; "
+                "squeeze it"
+            )
+        if self.spatial is not None:
+            raise ValueError(
+                f"{where}: the plan was made for extents {self.spatial}, got maps of shape {shape}"
+            )
+
+    def _partners(self, own: jax.Array, donors: jax.Array | None) -> jax.Array:
+        """The partner's row of each row."""
+        return self.pairing.take(own if donors is None else donors)
+
+    def _unpaired(self, donors: jax.Array | None) -> jax.Array | None:
+        """bool[B]: the rows that have only themselves to be mixed with; None if there are none."""
+        batch = self.lam.shape[0]
+        return None if donors is not None else self.partner == lax.iota(jnp.int32, batch)
+
+    def _label_share(self, donors: jax.Array | None) -> jax.Array:
+        """float32[B]: the original's share of each row's label."""
+        unpaired = self._unpaired(donors)
+        return self.lam if unpaired is None else jnp.where(unpaired, 1.0, self.lam)
+
+    def _loss_of(self, loss_fn: Callable, outputs: Any, labels: jax.Array) -> jax.Array:
+        """[B]: the loss against one set of labels, zero for ignored class ids."""
+        ids = labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.signedinteger)
+        ignored = labels < 0 if ids else None
+        known = labels if ignored is None else jnp.where(ignored, jnp.zeros_like(labels), labels)
+        loss = jnp.asarray(loss_fn(outputs, known))
+        if loss.shape != self.lam.shape:
+            raise ValueError(
+                f"Plan.loss: loss_fn must return one loss for each example, {self.lam.shape}, "
+                f"got {_checks.describe(loss)}; leave the mean over the batch to the caller"
+            )
+        loss = loss.astype(wider(loss.dtype))
+        return loss if ignored is None else jnp.where(ignored, jnp.zeros_like(loss), loss)
+
+
+def _opacity(where: str, opacity: Any, batch: Any) -> jax.Array | None:
+    """float32[batch] from an array or a scalar."""
+    if opacity is None:
+        return None
+    if getattr(opacity, "shape", ()) == ():
+        opacity = _checks.share(where, "opacity", opacity)
+        return jnp.broadcast_to(jnp.asarray(opacity).astype(jnp.float32), (batch,))
+    _region.check_part(where, "opacity", opacity, (batch,))
+    return jnp.asarray(opacity).astype(jnp.float32)
+
+
+@functools.partial(jit, static_argnums=(3, 4))
+def _assemble(pairing, region, opacity, batch, spatial) -> Plan:
+    """The plan of what was drawn: boxes clipped, `lam` computed from what is painted."""
+    left, lost = None, None
+    opacity = None if opacity is None else jnp.clip(opacity, 0, 1)
+    if isinstance(region, Box):
+        box = Box(*(jnp.asarray(edge).astype(jnp.int32) for edge in (region.start, region.stop)))
+        lost = jnp.any(box.stop == _region.LOST, axis=1)
+        region = _region.clip(box, spatial)
+    elif isinstance(region, Mask):
+        painted = jnp.asarray(region.painted)
+        region = Mask(painted if painted.dtype == jnp.bool_ else jnp.clip(painted, 0, 1))
+    if region is not None:
+        left = _region.original_share(region, spatial)
+    if opacity is None:
+        lam = jnp.zeros((batch,), jnp.float32) if left is None else left
+    else:
+        # Exact at both ends: lam is `left` where the partner is opaque, 1 where nothing is painted.
+        lam = 1 - opacity if left is None else left + (1 - opacity) * (1 - left)
+    if lost is not None:
+        lam = jnp.where(lost, jnp.nan, lam)
+    return Plan(pairing, region, opacity, lam, None if region is None else spatial)
+
+
+@functools.partial(jit, static_argnums=1)
+def _weights(plan, shape):
+    """float32[B, *spatial], which is `shape`."""
+    return _composite.weights(shape, plan.region, plan.opacity)
+
+
+@functools.partial(jit, static_argnums=3)
+def _images(plan, images, donors, channel):
+    """Paints every row's partner over it, except over rows that have none."""
+    partners = plan._partners(images, donors)
+    opacity, unpaired = plan.opacity, plan._unpaired(donors)
+    if unpaired is not None and plan._blends:
+        opacity = jnp.ones_like(plan.lam) if opacity is None else opacity
+        opacity = jnp.where(unpaired, 0.0, opacity)
+    return _composite.paint(images, partners, plan.region, opacity, channel)
+
+
+@functools.partial(jit, static_argnums=4)
+def _labels(plan, labels, donors, smoothing, num_classes):
+    """Encodes both labels densely and mixes them."""
+    others = plan._partners(labels, donors)
+    own, others = (_encode(y, smoothing, num_classes) for y in (labels, others))
+    dtype = jnp.float64 if jnp.float64 in (own.dtype, others.dtype) else jnp.float32
+    return mix(plan._label_share(donors)[:, None], own.astype(dtype), others.astype(dtype))
+
+
+@jit
+def _maps(plan, maps, donors):
+    """Takes each pixel's class from the image with the larger share."""
+    return _composite.choose(maps, plan._partners(maps, donors), plan.region, plan.opacity)
+
+
+@jit
+def _accuracy(plan, logits, labels, donors):
+    """The mixed label's value at the top class."""
+    top = jnp.argmax(logits, axis=1).astype(jnp.int32)
+    own, others = (
+        (top == y.astype(jnp.int32)).astype(jnp.float32)
+        for y in (labels, plan._partners(labels, donors))
+    )
+    return mix(plan._label_share(donors), own, others)
+
+
+def _encode(labels, smoothing, num_classes):
+    """Dense labels [B, K] of at least float32, smoothed."""
+    if labels.ndim == 2:
+        dense = labels.astype(wider(labels.dtype))
+        return dense if dense.shape[1] == 1 else _smooth(dense, 1.0, smoothing)
+    # Ids are compared in at least 32 bits: 300 classes do not fit into an arange of uint8.
+    ids = labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
+    hits = ids[:, None] == jnp.arange(num_classes, dtype=ids.dtype)[None, :]
+    known = ((ids >= 0) & (ids < num_classes))[:, None].astype(jnp.float32)
+    return _smooth(hits.astype(jnp.float32), known, smoothing)
+
+
+def _smooth(dense, known, smoothing):
+    """Spreads `smoothing` of each known label evenly over the classes."""
+    smoothing = jnp.asarray(smoothing).astype(dense.dtype)
+    return (1 - smoothing) * dense + smoothing / dense.shape[1] * known

@@ -1,0 +1,200 @@
+"""Regions: where the partner is painted, and the laws that CutMix draws its boxes from."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmix import _checks
+from jaxmix._pytree import pytree
+
+BOX_LAWS = ("paper", "timm", "contained")
+
+# The stop of a box that was drawn from NaN: integers have no NaN, and such a box must not pass for
+# an empty one.
+LOST = -(2**31)
+
+
+@pytree(eq=False)
+class Box:
+    """A box for each row, in integer pixel bounds per spatial axis.
+
+    Attributes:
+        start: int32[B, n], the first painted pixel along each of the n spatial axes.
+        stop: int32[B, n], the pixel behind the last painted one.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmix
+        >>> box = jaxmix.Box(start=jnp.array([[0, 2]]), stop=jnp.array([[4, 4]]))
+        >>> plan = jaxmix.Plan.of((1, 4, 4, 3), jaxmix.Roll(), region=box)
+        >>> print(plan.lam)
+        [0.5]
+    """
+
+    start: jax.Array
+    stop: jax.Array
+
+
+@pytree(eq=False)
+class Mask:
+    """Any region: the share of each pixel that is painted.
+
+    Attributes:
+        painted: bool[B, *spatial], or float32[B, *spatial] in [0, 1].
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmix
+        >>> mask = jaxmix.Mask(jnp.array([[[True, False], [False, False]]]))
+        >>> print(jaxmix.Plan.of((1, 2, 2, 3), jaxmix.Roll(), region=mask).lam)
+        [0.75]
+    """
+
+    painted: jax.Array
+
+
+Region = Box | Mask | None
+
+
+def draw_box(
+    uniforms: jax.Array, spatial: tuple, law: str, *, lam: Any = None, minmax: Any = None
+) -> Box:
+    """The box of each row, not yet clipped to the image.
+
+    Args:
+        uniforms: float32[rows, n] in [0, 1): where the box lies along each axis; with `minmax`
+            float32[rows, 2 * n], the first n of which are its sides.
+        spatial: the n extents in pixels.
+        law: one of `BOX_LAWS`.
+        lam: float32[rows], the original's share that was drawn.
+        minmax: the bounds of each side's share, drawn uniformly in place of `lam`.
+    """
+    n = len(spatial)
+    extents = jnp.array([spatial], jnp.float32)
+    if minmax is not None:
+        low, high = (jnp.asarray(bound).astype(jnp.float32) for bound in minmax)
+        sides = jnp.floor(extents * (low + uniforms[:, :n] * (high - low)))
+        box = _contained(sides, uniforms[:, n:], extents)
+    else:
+        share = (1 - lam)[:, None]
+        sides = extents * (jnp.sqrt(share) if n == 2 else share if n == 1 else share ** (1 / n))
+        if law == "contained":
+            box = _contained(jnp.round(sides), uniforms, extents)
+        else:
+            box = _centred(jnp.floor(sides), uniforms, extents, keep_odd=law == "timm")
+    return Box(box.start, jnp.where(jnp.isnan(sides), LOST, box.stop))
+
+
+def _centred(sides: jax.Array, uniforms: jax.Array, extents: jax.Array, keep_odd: bool) -> Box:
+    """Boxes around a uniform centre pixel, reaching over the border for the caller to clip."""
+    sides = sides.astype(jnp.int32)
+    centre = jnp.floor(uniforms * extents).astype(jnp.int32)
+    half = sides >> 1
+    return Box(centre - half, centre + (sides - half if keep_odd else half))
+
+
+def _contained(sides: jax.Array, uniforms: jax.Array, extents: jax.Array) -> Box:
+    """Boxes inside the image, each of their positions equally likely."""
+    start = jnp.floor(uniforms * (extents - sides + 1)).astype(jnp.int32)
+    return Box(start, start + sides.astype(jnp.int32))
+
+
+def full_box(batch: Any, spatial: tuple) -> Box:
+    """The box of the whole image."""
+    start = jnp.zeros((batch, len(spatial)), jnp.int32)
+    return Box(start, start + jnp.array([spatial], jnp.int32))
+
+
+def as_mask(region: Box | Mask, spatial: tuple) -> Mask:
+    """The region as a mask."""
+    if isinstance(region, Mask):
+        return region
+    batch = region.start.shape[0]
+    painted = inside(region, (batch, *spatial), tuple(range(1, len(spatial) + 1)))
+    return Mask(jnp.broadcast_to(painted, (batch, *spatial)))
+
+
+def empty(region: Box | Mask, where: jax.Array) -> Box | Mask:
+    """The region with the rows emptied in which bool[B] `where` holds."""
+    if isinstance(region, Box):
+        where = where[:, None]
+        return Box(jnp.where(where, 0, region.start), jnp.where(where, 0, region.stop))
+    where = lax.expand_dims(where, range(1, region.painted.ndim))
+    return Mask(jnp.where(where, jnp.zeros((), region.painted.dtype), region.painted))
+
+
+def clip(box: Box, spatial: tuple) -> Box:
+    """The box as far as it lies inside the image."""
+    extents = jnp.array([spatial], jnp.int32)
+    start = jnp.clip(box.start, 0, extents)
+    return Box(start, jnp.clip(box.stop, start, extents))
+
+
+def original_share(region: Box | Mask, spatial: tuple) -> jax.Array:
+    """float32[B]: the share of the pixels that a region leaves alone, its boxes being clipped.
+
+    The count of pixels is an exact integer up to 2^24, and so is the share's numerator. The
+    denominator is written as a sum because XLA divides by a constant inexactly.
+    """
+    if isinstance(region, Mask):
+        axes = tuple(range(1, region.painted.ndim))
+        painted = jnp.sum(region.painted, axis=axes, dtype=jnp.float32)
+    else:
+        painted = jnp.prod((region.stop - region.start).astype(jnp.float32), axis=1)
+    left = math.prod(spatial) - painted
+    return left / (left + painted)
+
+
+def inside(box: Box, shape: tuple, axes: tuple[int, ...], stretch: int = 1) -> jax.Array:
+    """Whether each element lies in its row's box: bool of the rank of `shape`, 1 along other axes.
+
+    A box is separable: two comparisons an axis say it all, in any layout. `stretch` is the number
+    of elements to a pixel along the last of `axes`, into which a layout may fold its channels.
+    """
+    rank = len(shape)
+    result = jnp.ones((1,) * rank, bool)
+    for d, axis in enumerate(axes):
+        start, stop = (lax.expand_dims(x[:, d], range(1, rank)) for x in (box.start, box.stop))
+        if stretch > 1 and axis == axes[-1]:
+            start, stop = start * stretch, stop * stretch
+        index = lax.broadcasted_iota(
+            jnp.int32, [n if a == axis else 1 for a, n in enumerate(shape)], axis
+        )
+        result &= (start <= index) & (index < stop)
+    return result
+
+
+def check_region(where: str, region: Any, batch: Any, spatial: tuple) -> None:
+    """Raises unless `region` is a region for that many rows of those extents."""
+    if region is None:
+        return
+    if not isinstance(region, Box | Mask):
+        raise TypeError(
+            f"{where}: region must be a Box, a Mask or None, got {_checks.describe(region)}"
+        )
+    _checks.canvas(where, spatial)
+    if isinstance(region, Mask):
+        check_part(where, "Mask.painted", region.painted, (batch, *spatial))
+        if region.painted.dtype not in (jnp.bool_, jnp.float32):
+            raise TypeError(
+                f"{where}: Mask.painted must be bool or float32, "
+                f"got {_checks.describe(region.painted)}"
+            )
+        return
+    for name in ("start", "stop"):
+        edge = getattr(region, name)
+        check_part(where, f"Box.{name}", edge, (batch, len(spatial)))
+        if not jnp.issubdtype(edge.dtype, jnp.integer):
+            raise TypeError(
+                f"{where}: Box.{name} must be integer pixel bounds, got {_checks.describe(edge)}"
+            )
+
+
+def check_part(where: str, argument: str, value: Any, shape: tuple) -> None:
+    """Raises unless `value` is an array of that shape."""
+    _checks.array(where, argument, value)
+    if value.shape != shape:
+        raise ValueError(
+            f"{where}: {argument} must have the shape {shape}, got {_checks.describe(value)}"
+        )
