@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 
 def describe(value: Any) -> str:
@@ -71,7 +72,7 @@ def shape(where: str, value: Any) -> tuple:
         raise TypeError(f"{where}: shape must be a tuple of ints, got {describe(value)}")
     sizes = tuple(value)
     for size in sizes:
-        if not (jax.export.is_symbolic_dim(size) or _is_int(size)):
+        if not (export.is_symbolic_dim(size) or _is_int(size)):
             raise TypeError(f"{where}: shape must be a tuple of ints, got {describe(value)}")
         if _is_int(size) and size < 0:
             raise ValueError(f"{where}: shape must not be negative, got {describe(value)}")
@@ -123,16 +124,19 @@ def extents(where: str, sizes: tuple, channel_axis: Any, region: bool) -> tuple:
     return tuple(n for axis, n in enumerate(sizes) if axis not in (0, position))
 
 
-def canvas(where: str, spatial: tuple) -> None:
-    """Extents that a region can be painted on."""
+def canvas(where: str, sizes: tuple, channel_axis: Any) -> None:
+    """The shape of images that a region can be painted on."""
+    spatial = extents(where, sizes, channel_axis, True)
     if not spatial:
         raise ValueError(
-            f"{where}: a region needs images with at least one spatial axis, got none; pass images "
-            "such as [B, H, W, C], channel_axis=None if there is no channel axis, or use MixUp"
+            f"{where}: a region needs images with at least one spatial axis, got none in the shape "
+            f"{sizes}; pass images such as [B, H, W, C], or channel_axis=None if the last axis is "
+            "no channel axis"
         )
     if any(_is_int(extent) and extent == 0 for extent in spatial):
         raise ValueError(
-            f"{where}: a region needs spatial axes of at least one pixel, got {spatial}"
+            f"{where}: a region needs spatial axes of at least one pixel, got images of shape "
+            f"{sizes}"
         )
 
 
@@ -288,11 +292,11 @@ def smoothing(where: str, value: Any, dense_width: Any) -> Any:
     return value
 
 
-def donors(where: str, argument: str, value: Any, like: Any) -> Any:
+def donors(where: str, argument: str, value: Any, like: jax.Array) -> jax.Array | None:
     """Another batch of the same shape and dtype."""
     if value is None:
         return None
-    value = array(where, "donors", value)
+    value = jnp.asarray(array(where, "donors", value))
     if value.shape != like.shape:
         raise ValueError(
             f"{where}: donors must have the shape of {argument}, {like.shape}, "

@@ -85,8 +85,7 @@ def mix(share: jax.Array, original: jax.Array, partner: jax.Array) -> jax.Array:
     share = _laid_out_like(original, share)
     alone = (share <= 0) | (share >= 1)
     wide = wider(original.dtype)
-    zero = jnp.zeros((), original.dtype)
-    first, second = (jnp.where(alone, zero, x).astype(wide) for x in (original, partner))
+    first, second = (jnp.where(alone, 0, x.astype(wide)) for x in (original, partner))
     blend = share.astype(wide) * first + (1 - share).astype(wide) * second
     if jnp.issubdtype(original.dtype, jnp.integer):
         blend = jnp.round(blend)

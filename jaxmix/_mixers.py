@@ -198,7 +198,7 @@ def _draw_plan(mixer, where, key, shape, channel_axis) -> Plan:
         pairing = pairing.draw(pairing_key, batch)
     region, opacity = mixer._sample(key, pairing, batch, spatial)
     if region is not None:
-        _checks.extents(where, shape, channel_axis, True)
+        _checks.canvas(where, shape, channel_axis)
     return _assemble(pairing, region, opacity, batch, spatial)
 
 
@@ -266,7 +266,6 @@ class CutMix(Mixer):
 
     def draw(self, key, rows, spatial):
         """A box for each row, opaque."""
-        _checks.canvas("CutMix", spatial)
         n = len(spatial)
         if self.minmax is not None:
             uniforms = jax.random.uniform(key, (rows, 2 * n), jnp.float32)

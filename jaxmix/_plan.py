@@ -96,6 +96,8 @@ class Plan:
                 "each row"
             )
         spatial = _checks.extents(where, shape, channel_axis, region is not None)
+        if region is not None:
+            _checks.canvas(where, shape, channel_axis)
         _region.check_region(where, region, batch, spatial)
         return _assemble(pairing, region, _opacity(where, opacity, batch), batch, spatial)
 
@@ -299,7 +301,7 @@ class Plan:
             donors = self._batch(where, "donors", donors)
         own = self._loss_of(loss_fn, outputs, labels)
         others = self._loss_of(loss_fn, outputs, self._partners(labels, donors))
-        return mix(self._label_share(donors), own, others)
+        return _loss(self, own, others, donors)
 
     def accuracy(
         self, logits: ArrayLike, labels: ArrayLike, *, donors: ArrayLike | None = None
@@ -476,6 +478,12 @@ def _labels(plan, labels, donors, smoothing, num_classes):
 def _maps(plan, maps, donors):
     """Takes each pixel's class from the image with the larger share."""
     return _composite.choose(maps, plan._partners(maps, donors), plan.region, plan.opacity)
+
+
+@jit
+def _loss(plan, own, others, donors):
+    """Mixes two losses of each row."""
+    return mix(plan._label_share(donors), own, others)
 
 
 @jit

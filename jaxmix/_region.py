@@ -78,7 +78,7 @@ def draw_box(
         box = _contained(sides, uniforms[:, n:], extents)
     else:
         share = (1 - lam)[:, None]
-        sides = extents * (jnp.sqrt(share) if n == 2 else share if n == 1 else share ** (1 / n))
+        sides = extents * (jnp.sqrt(share) if n == 2 else share ** (1 / max(n, 1)))
         if law == "contained":
             box = _contained(jnp.round(sides), uniforms, extents)
         else:
@@ -173,7 +173,6 @@ def check_region(where: str, region: Any, batch: Any, spatial: tuple) -> None:
         raise TypeError(
             f"{where}: region must be a Box, a Mask or None, got {_checks.describe(region)}"
         )
-    _checks.canvas(where, spatial)
     if isinstance(region, Mask):
         check_part(where, "Mask.painted", region.painted, (batch, *spatial))
         if region.painted.dtype not in (jnp.bool_, jnp.float32):
