@@ -169,10 +169,9 @@ class Mixer:
             raise TypeError(
                 f"{where}: must return (region, opacity), got {_checks.describe(drawn)}"
             )
-        _region.check_region(where, drawn[0], rows, spatial)
-        if drawn[1] is not None:
-            _region.check_part(where, "opacity", drawn[1], (rows,))
-        return self._spread(drawn, pairing, batch)
+        region = _region.checked(where, drawn[0], rows, spatial)
+        opacity = _region.checked_opacity(where, drawn[1], rows)
+        return self._spread((region, opacity), pairing, batch)
 
     def _rows(self, batch: Any) -> Any:
         """How many rows to draw for a batch of that size."""

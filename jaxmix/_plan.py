@@ -98,8 +98,11 @@ class Plan:
         spatial = _checks.extents(where, shape, channel_axis, region is not None)
         if region is not None:
             _checks.canvas(where, shape, channel_axis)
-        _region.check_region(where, region, batch, spatial)
-        return _assemble(pairing, region, _opacity(where, opacity, batch), batch, spatial)
+        region = _region.checked(where, region, batch, spatial)
+        if getattr(opacity, "shape", ()) == () and opacity is not None:
+            opacity = jnp.broadcast_to(_checks.share(where, "opacity", opacity), (batch,))
+        opacity = _region.checked_opacity(where, opacity, batch)
+        return _assemble(pairing, region, opacity, batch, spatial)
 
     @property
     def partner(self) -> jax.Array:
@@ -413,29 +416,16 @@ class Plan:
         return loss if ignored is None else jnp.where(ignored, jnp.zeros_like(loss), loss)
 
 
-def _opacity(where: str, opacity: Any, batch: Any) -> jax.Array | None:
-    """float32[batch] from an array or a scalar."""
-    if opacity is None:
-        return None
-    if getattr(opacity, "shape", ()) == ():
-        opacity = _checks.share(where, "opacity", opacity)
-        return jnp.broadcast_to(jnp.asarray(opacity).astype(jnp.float32), (batch,))
-    _region.check_part(where, "opacity", opacity, (batch,))
-    return jnp.asarray(opacity).astype(jnp.float32)
-
-
 @functools.partial(jit, static_argnums=(3, 4))
 def _assemble(pairing, region, opacity, batch, spatial) -> Plan:
     """The plan of what was drawn: boxes clipped, `lam` computed from what is painted."""
     left, lost = None, None
     opacity = None if opacity is None else jnp.clip(opacity, 0, 1)
     if isinstance(region, Box):
-        box = Box(*(jnp.asarray(edge).astype(jnp.int32) for edge in (region.start, region.stop)))
-        lost = jnp.any(box.stop == _region.LOST, axis=1)
-        region = _region.clip(box, spatial)
-    elif isinstance(region, Mask):
-        painted = jnp.asarray(region.painted)
-        region = Mask(painted if painted.dtype == jnp.bool_ else jnp.clip(painted, 0, 1))
+        lost = jnp.any(region.stop == _region.LOST, axis=1)
+        region = _region.clip(region, spatial)
+    elif isinstance(region, Mask) and region.painted.dtype != jnp.bool_:
+        region = Mask(jnp.clip(region.painted, 0, 1))
     if region is not None:
         left = _region.original_share(region, spatial)
     if opacity is None:

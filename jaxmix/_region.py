@@ -165,35 +165,46 @@ def inside(box: Box, shape: tuple, axes: tuple[int, ...], stretch: int = 1) -> j
     return result
 
 
-def check_region(where: str, region: Any, batch: Any, spatial: tuple) -> None:
-    """Raises unless `region` is a region for that many rows of those extents."""
+def checked(where: str, region: Any, batch: Any, spatial: tuple) -> Region:
+    """A region for that many rows of those extents, in int32, bool or float32."""
     if region is None:
-        return
-    if not isinstance(region, Box | Mask):
+        return None
+    if isinstance(region, Mask):
+        painted = part(where, "Mask.painted", region.painted, (batch, *spatial))
+        if painted.dtype == jnp.bool_:
+            return Mask(painted)
+        if jnp.issubdtype(painted.dtype, jnp.floating):
+            return Mask(painted.astype(jnp.float32))
+        raise TypeError(
+            f"{where}: Mask.painted must be bool or float32, got {_checks.describe(painted)}"
+        )
+    if not isinstance(region, Box):
         raise TypeError(
             f"{where}: region must be a Box, a Mask or None, got {_checks.describe(region)}"
         )
-    if isinstance(region, Mask):
-        check_part(where, "Mask.painted", region.painted, (batch, *spatial))
-        if region.painted.dtype not in (jnp.bool_, jnp.float32):
-            raise TypeError(
-                f"{where}: Mask.painted must be bool or float32, "
-                f"got {_checks.describe(region.painted)}"
-            )
-        return
+    edges = []
     for name in ("start", "stop"):
-        edge = getattr(region, name)
-        check_part(where, f"Box.{name}", edge, (batch, len(spatial)))
+        edge = part(where, f"Box.{name}", getattr(region, name), (batch, len(spatial)))
         if not jnp.issubdtype(edge.dtype, jnp.integer):
             raise TypeError(
                 f"{where}: Box.{name} must be integer pixel bounds, got {_checks.describe(edge)}"
             )
+        edges.append(edge.astype(jnp.int32))
+    return Box(*edges)
 
 
-def check_part(where: str, argument: str, value: Any, shape: tuple) -> None:
-    """Raises unless `value` is an array of that shape."""
-    _checks.array(where, argument, value)
+def checked_opacity(where: str, opacity: Any, batch: Any) -> jax.Array | None:
+    """The opacity of that many rows, in float32."""
+    if opacity is None:
+        return None
+    return part(where, "opacity", opacity, (batch,)).astype(jnp.float32)
+
+
+def part(where: str, argument: str, value: Any, shape: tuple) -> jax.Array:
+    """An array of that shape."""
+    value = _checks.array(where, argument, value)
     if value.shape != shape:
         raise ValueError(
             f"{where}: {argument} must have the shape {shape}, got {_checks.describe(value)}"
         )
+    return jnp.asarray(value)
