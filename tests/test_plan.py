@@ -1,0 +1,583 @@
+"""Plans: what is made by hand, and everything that is computed from a plan, against the oracle."""
+
+import dataclasses
+import math
+from fractions import Fraction
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference
+
+from jaxmix import Box, CutMix, Flip, Mask, MixUp, Permutation, Plan, RandomChoice, Roll
+
+SHAPE = (5, 6, 5, 3)
+FADED = np.array([0.0, 0.25, 0.5, 0.75, 1.0], np.float32)
+OWN = Roll(0)
+
+
+def fresh(seed=0):
+    """A key that nobody has used yet: `jax_debug_key_reuse` follows each key object."""
+    return jax.random.key(seed)
+
+
+def numbers(shape, dtype="float32", seed=0):
+    """Everyday pixels."""
+    rng = np.random.default_rng(seed)
+    if jnp.issubdtype(dtype, jnp.floating):
+        return rng.uniform(0.1, 1.0, shape).astype(jnp.dtype(dtype))
+    return rng.integers(0, 2 if dtype == "bool" else 100, shape).astype(dtype)
+
+
+def boxes(rows, spatial, seed=0):
+    """Boxes of every size inside an image."""
+    rng = np.random.default_rng(seed)
+    corners = rng.integers(0, np.array(spatial) + 1, (2, rows, len(spatial)))
+    return corners.min(0).astype(np.int32), corners.max(0).astype(np.int32)
+
+
+def box_plan(shape=SHAPE, pairing=None, **how):
+    """A plan of drawn boxes."""
+    start, stop = boxes(shape[0], shape[1:3])
+    region = Box(jnp.asarray(start), jnp.asarray(stop))
+    return Plan.of(shape, Roll() if pairing is None else pairing, region=region, **how)
+
+
+def read(plan, spatial):
+    """What is painted by a plan, and who is whose partner."""
+    return reference.of_plan(plan, spatial), np.asarray(plan.partner)
+
+
+# Plans made by hand.
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "clipped", "lam"),
+    [
+        ((1, 2), (3, 5), ((1, 2), (3, 5)), 1 - Fraction(6, 30)),
+        ((-2, 4), (3, 99), ((0, 4), (3, 5)), 1 - Fraction(3, 30)),
+        ((-9, -9), (99, 99), ((0, 0), (6, 5)), 0),
+        ((0, 0), (6, 5), ((0, 0), (6, 5)), 0),
+        ((2, 2), (2, 4), None, 1),
+        ((-5, -5), (0, 0), None, 1),
+        ((6, 5), (9, 9), None, 1),
+        ((4, 4), (1, 1), None, 1),
+        ((-9, 9), (-8, 12), None, 1),
+        ((0, 0), (0, 0), None, 1),
+        ((5, 4), (6, 5), ((5, 4), (6, 5)), 1 - Fraction(1, 30)),
+    ],
+    ids=lambda value: str(value).replace(" ", "") if isinstance(value, tuple) else "",
+)
+def test_boxes_are_clipped_to_the_image(start, stop, clipped, lam):
+    region = Box(jnp.array([start], jnp.int32), jnp.array([stop], jnp.int32))
+    plan = Plan.of((1, 6, 5, 3), OWN, region=region)
+    assert plan.spatial == (6, 5)
+    assert float(plan.lam[0]) == np.float32(float(lam))
+    shown = plan.images(jnp.zeros((1, 6, 5, 3)), donors=jnp.ones((1, 6, 5, 3)))
+    assert round((1 - float(lam)) * 90) == int(shown.sum())
+    if clipped is not None:
+        assert plan.region.start.tolist() == [list(clipped[0])]
+        assert plan.region.stop.tolist() == [list(clipped[1])]
+    inside = np.asarray([plan.region.start, plan.region.stop])
+    assert np.all((inside >= 0) & (inside <= [6, 5]))
+
+
+def test_lam_of_a_mask_is_what_it_leaves():
+    half = np.zeros((2, 4, 4), bool)
+    half[0, :2], half[1, 0, 0] = True, True
+    plan = Plan.of((2, 4, 4, 3), Roll(), region=Mask(jnp.asarray(half)), channel_axis=-1)
+    assert plan.lam.tolist() == [0.5, 15 / 16]
+    shares = np.where(half, np.float32(0.25), np.float32(0.5))
+    plan = Plan.of((2, 4, 4, 3), Roll(), region=Mask(jnp.asarray(shares)), channel_axis=-1)
+    assert plan.lam.tolist() == [1 - (0.125 + 0.25), 1 - (0.25 + 15 * 0.5) / 16]
+
+
+@pytest.mark.parametrize("channel_axis", [-1, 1, None])
+def test_extents_are_what_is_no_channel(channel_axis):
+    shape = {-1: (5, 6, 4, 3), 1: (5, 3, 6, 4), None: (5, 6, 4)}[channel_axis]
+    plan = box_plan(shape=(5, 6, 4), channel_axis=None)
+    other = Plan.of(shape, Roll(), region=plan.region, channel_axis=channel_axis)
+    assert other.spatial == plan.spatial == (6, 4)
+    assert other.lam.tolist() == plan.lam.tolist()
+    mixed = other.images(jnp.asarray(numbers(shape)), channel_axis=channel_axis)
+    share, partner = read(other, (6, 4))
+    expected = reference.images(numbers(shape), partner, share, channel_axis=channel_axis)
+    assert np.array_equal(mixed, expected)
+
+
+def test_a_plan_of_nothing_replaces_everything():
+    plan = Plan.of(SHAPE, Roll())
+    assert plan.region is None and plan.opacity is None and plan.spatial is None
+    assert plan.lam.tolist() == [0.0] * 5
+    images = numbers(SHAPE)
+    assert np.array_equal(plan.images(jnp.asarray(images)), np.roll(images, 1, axis=0))
+    assert plan.labels(jnp.arange(5), num_classes=5).tolist() == np.roll(np.eye(5), 1, 0).tolist()
+
+
+def test_opacity_alone_is_the_partners_share():
+    plan = Plan.of(SHAPE, Roll(), opacity=jnp.asarray(FADED))
+    assert plan.spatial is None
+    assert plan.lam.tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
+
+
+def test_opacity_and_region_multiply():
+    start, stop = jnp.zeros((5, 2), jnp.int32), jnp.full((5, 2), 3, jnp.int32)
+    plan = Plan.of(SHAPE, Roll(), region=Box(start, stop), opacity=jnp.asarray(FADED))
+    expected = 1 - FADED.astype(np.float64) * 9 / 30
+    np.testing.assert_allclose(np.asarray(plan.lam, np.float64), expected, rtol=0, atol=2**-23)
+    assert plan.lam[0] == 1
+
+
+@pytest.mark.parametrize("pairing", [Flip(), Roll(2), Permutation()], ids=repr)
+def test_a_drawn_plan_is_replayed_by_hand(pairing):
+    mixer = RandomChoice((CutMix(pairing=pairing), MixUp(pairing=pairing)))
+    drawn = mixer.plan(fresh(), SHAPE)
+    by_hand = [
+        Plan.of(SHAPE, drawn.pairing, region=drawn.region, opacity=drawn.opacity),
+        Plan.of(SHAPE, Permutation(drawn.partner), region=drawn.region, opacity=drawn.opacity),
+    ]
+    images = jnp.asarray(numbers(SHAPE))
+    for plan in by_hand:
+        assert plan.lam.tolist() == drawn.lam.tolist()
+        assert plan.partner.tolist() == drawn.partner.tolist()
+        assert plan.spatial == drawn.spatial
+        assert np.array_equal(plan.images(images), drawn.images(images))
+
+
+def test_a_plan_is_a_frozen_pytree():
+    plan = box_plan(opacity=jnp.asarray(FADED))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.lam = jnp.ones(5)
+    through = jax.jit(lambda p: p)(plan)
+    assert jax.tree.structure(through) == jax.tree.structure(plan)
+    assert through.spatial == (6, 5)
+    images = jnp.asarray(numbers(SHAPE))
+    assert np.array_equal(through.images(images), plan.images(images))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(plan)} == {"int32", "float32"}
+
+
+def test_a_plan_by_hand_is_traceable():
+    start, stop = boxes(5, (6, 5))
+    images = jnp.asarray(numbers(SHAPE))
+
+    @jax.jit
+    def step(start, stop, opacity, images):
+        plan = Plan.of(images.shape, Flip(), region=Box(start, stop), opacity=opacity)
+        return plan.lam, plan.images(images)
+
+    by_jit = step(start, stop, FADED, images)
+    plan = Plan.of(
+        SHAPE,
+        Flip(),
+        region=Box(jnp.asarray(start), jnp.asarray(stop)),
+        opacity=jnp.asarray(FADED),
+    )
+    assert by_jit[0].tolist() == plan.lam.tolist()
+    assert np.all(reference.ulps(np.asarray(by_jit[1]), np.asarray(plan.images(images))) <= 1)
+
+
+# Pixels.
+
+
+def test_weights_average_to_lam():
+    for plan in (box_plan(), box_plan(opacity=jnp.asarray(FADED))):
+        weights = plan.weights(SHAPE)
+        assert weights.shape == (5, 6, 5) and weights.dtype == jnp.float32
+        share, _ = read(plan, (6, 5))
+        np.testing.assert_allclose(np.asarray(weights, np.float64), 1 - share, rtol=0, atol=2**-24)
+        average = np.asarray(weights, np.float64).mean((1, 2))
+        np.testing.assert_allclose(np.asarray(plan.lam, np.float64), average, rtol=0, atol=2**-22)
+
+
+def test_weights_without_a_region_are_lam_everywhere():
+    plan = Plan.of(SHAPE, Roll(), opacity=jnp.asarray(FADED))
+    for shape, channel_axis, spatial in [
+        ((5, 4, 3, 2), -1, (4, 3)),
+        ((5, 2, 4, 3), 1, (4, 3)),
+        ((5, 9), None, (9,)),
+        ((5, 9), "auto", ()),
+    ]:
+        weights = plan.weights(shape, channel_axis=channel_axis)
+        expected = (1 - FADED).reshape(5, *[1] * len(spatial))
+        assert np.array_equal(weights, np.broadcast_to(expected, (5, *spatial)))
+
+
+def test_donors_are_painted_row_by_row_with_roll_0():
+    plan = box_plan(pairing=OWN)
+    images, donors = numbers(SHAPE), numbers(SHAPE, seed=1)
+    mixed = plan.images(jnp.asarray(images), donors=jnp.asarray(donors))
+    share, partner = read(plan, (6, 5))
+    assert partner.tolist() == [0, 1, 2, 3, 4]
+    assert np.array_equal(mixed, np.where(share[..., None] == 1, donors, images))
+    ids, other_ids = np.array([0, 1, 2, 3, 4]), np.array([4, 4, 4, 4, 4])
+    labels = plan.labels(jnp.asarray(ids), num_classes=5, donors=jnp.asarray(other_ids))
+    expected = reference.labels(ids, partner, plan.lam, num_classes=5, donors=other_ids)
+    np.testing.assert_allclose(labels, expected, rtol=0, atol=2**-23)
+
+
+@pytest.mark.parametrize(
+    ("rows", "alone"), [(1, [0]), (5, [2]), (4, [])], ids=["one-row", "odd-flip", "even-flip"]
+)
+@pytest.mark.parametrize("pairing", [Flip(), OWN], ids=repr)
+def test_a_row_that_is_its_own_partner_keeps_its_bits(pairing, rows, alone):
+    """Blended with itself a row would be rounded; with donors it is mixed like any other."""
+    alone = range(rows) if pairing == OWN else alone
+    images, donors = numbers((rows, 9, 2)), numbers((rows, 9, 2), seed=1)
+    images[:, 0], images[:, 1] = np.nan, -0.0
+    opacity = np.full(rows, 0.3, np.float32)
+    plan = Plan.of(images.shape, pairing, opacity=jnp.asarray(opacity))
+    mixed = np.asarray(plan.images(jnp.asarray(images)))
+    for i in alone:
+        assert np.array_equal(reference.bits(mixed[i]), reference.bits(images[i]))
+    mixed = plan.images(jnp.asarray(images[:, 2:]), donors=jnp.asarray(donors[:, 2:]))
+    share = np.broadcast_to(opacity.astype(np.float64)[:, None], (rows, 7))
+    exact = reference.images(
+        images[:, 2:].astype(np.float64), np.asarray(plan.partner), share, donors=donors[:, 2:]
+    )
+    assert reference.blended_well(np.asarray(mixed), exact)
+    ids = np.arange(rows)
+    labels = plan.labels(jnp.asarray(ids), num_classes=rows)
+    for i in alone:
+        assert labels[i, i] == 1
+
+
+def test_a_plan_without_a_region_fits_arrays_of_any_shape():
+    """Hidden features, embeddings, tables: all that counts is the batch size."""
+    plan = MixUp().plan(fresh(), SHAPE)
+    lam, partner = np.asarray(plan.lam, np.float64), np.asarray(plan.partner)
+    for shape in [(5,), (5, 7), (5, 3, 2), (5, 2, 2, 2), (5, 2, 1, 2, 1, 2)]:
+        features = numbers(shape)
+        mixed = plan.images(jnp.asarray(features))
+        assert mixed.shape == shape
+        share = 1 - lam.reshape(5, *[1] * (len(shape) - 1))
+        expected = reference.blend(features, features[partner], share)
+        np.testing.assert_allclose(mixed, expected, rtol=1e-6)
+
+
+def test_an_empty_batch_is_mixed_into_an_empty_batch():
+    for plan in (
+        CutMix().plan(fresh(), (0, 6, 5, 3)),
+        MixUp(pairing="permutation").plan(fresh(), (0, 6, 5, 3)),
+        Plan.of((0, 6, 5, 3), Roll()),
+    ):
+        assert plan.partner.shape == plan.lam.shape == (0,)
+        assert plan.images(jnp.zeros((0, 6, 5, 3))).shape == (0, 6, 5, 3)
+        assert plan.labels(jnp.zeros((0,), jnp.int32), num_classes=4).shape == (0, 4)
+        assert plan.labels(jnp.zeros((0, 4))).shape == (0, 4)
+        assert plan.maps(jnp.zeros((0, 6, 5), jnp.int32)).shape == (0, 6, 5)
+        assert plan.weights((0, 6, 5, 3)).shape == (0, 6, 5)
+        logits, ids = jnp.zeros((0, 4)), jnp.zeros((0,), jnp.int32)
+        assert plan.loss(lambda out, y: out[:, 0], logits, ids).shape == (0,)
+        assert plan.accuracy(logits, ids).shape == (0,)
+
+
+# Maps.
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "int8", "bool"])
+@pytest.mark.parametrize("from_donors", [False, True], ids=["own-batch", "donors"])
+def test_maps_take_the_class_of_the_larger_share(from_donors, dtype):
+    """The original's on a tie; classes are never blended."""
+    shares = np.random.default_rng(0).choice([0, 0.25, 0.5, 0.5000001, 1], (5, 6, 5))
+    mask = Mask(jnp.asarray(shares, jnp.float32))
+    maps = numbers((5, 6, 5), dtype)
+    donors = numbers((5, 6, 5), dtype, seed=1) if from_donors else None
+    for plan in (
+        Plan.of(SHAPE, Roll(), region=mask),
+        Plan.of(SHAPE, Roll(), region=mask, opacity=jnp.asarray(FADED)),
+        Plan.of(SHAPE, Roll(), opacity=jnp.asarray(FADED)),
+        Plan.of(SHAPE, Roll()),
+        box_plan(),
+    ):
+        mixed = plan.maps(jnp.asarray(maps), donors=None if donors is None else jnp.asarray(donors))
+        share, partner = read(plan, (6, 5))
+        assert mixed.dtype == maps.dtype
+        assert np.array_equal(mixed, reference.maps(maps, partner, share, donors=donors))
+
+
+def test_maps_at_half_opacity_stay_and_just_above_go():
+    halves = np.nextafter(np.float32(0.5), np.array([0, 0.5, 1], np.float32))
+    plan = Plan.of((3, 2, 2, 1), OWN, opacity=jnp.asarray(halves))
+    maps, donors = jnp.zeros((3, 2, 2), jnp.int32), jnp.full((3, 2, 2), 9)
+    assert plan.maps(maps, donors=donors)[:, 0, 0].tolist() == [0, 0, 9]
+
+
+# Labels.
+
+
+@pytest.mark.parametrize("from_donors", [False, True], ids=["own-batch", "donors"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2], ids=["hard", "smoothed"])
+@pytest.mark.parametrize("dtype", ["int32", "int8", "uint8", "float32", "bfloat16"])
+def test_labels(dtype, smoothing, from_donors):
+    """Class ids, or dense labels of five classes, one-hot and soft."""
+    plan = box_plan(opacity=jnp.asarray(FADED))
+    labels, donors = (numbers((5, 5), dtype, seed=seed) for seed in (0, 1))
+    if labels.dtype.kind in "iu":
+        labels, donors = (y[:, 0] % 5 for y in (labels, donors))
+    how = {"num_classes": 5, "smoothing": smoothing}
+    others = donors if from_donors else None
+    mixed = plan.labels(
+        jnp.asarray(labels), donors=None if others is None else jnp.asarray(others), **how
+    )
+    assert mixed.dtype == jnp.float32 and mixed.shape == (5, 5)
+    expected = reference.labels(labels, np.asarray(plan.partner), plan.lam, donors=others, **how)
+    np.testing.assert_allclose(mixed, expected, rtol=0, atol=2**-22)
+
+
+def test_integer_one_hot_and_multi_hot_and_regression_labels():
+    plan = box_plan()
+    lam, partner = np.asarray(plan.lam), np.asarray(plan.partner)
+    one_hot, multi_hot = np.eye(5, dtype=np.int32), numbers((5, 4), "bool").astype(np.int32)
+    targets = numbers((5, 1)) - 0.5
+    for labels in (one_hot, multi_hot, targets):
+        mixed = plan.labels(jnp.asarray(labels))
+        assert mixed.dtype == jnp.float32 and mixed.shape == labels.shape
+        expected = reference.labels(labels, partner, lam)
+        np.testing.assert_allclose(mixed, expected, rtol=0, atol=2**-23)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1], ids=["hard", "smoothed"])
+def test_negative_ids_are_rows_of_zeros(smoothing):
+    plan = Plan.of((4, 1), Flip(), opacity=jnp.full(4, 0.25))
+    labels = plan.labels(jnp.array([2, -1, 1, -100]), num_classes=4, smoothing=smoothing)
+    on, off = 1 - smoothing + smoothing / 4, smoothing / 4
+    two = np.array([off, off, on, off])
+    one = np.array([off, on, off, off])
+    expected = np.stack([0.75 * two, 0.25 * one, 0.75 * one, 0.25 * two])
+    np.testing.assert_allclose(labels, expected, rtol=0, atol=2**-23)
+
+
+def test_more_classes_than_a_byte_holds():
+    """Ids in small integers, counted against 1000 classes; and bfloat16 never sees an id."""
+    plan = Plan.of((2, 1), Roll(), opacity=jnp.full(2, 0.25))
+    for dtype in ("uint8", "int16", "int32"):
+        ids = jnp.array([200, 120] if dtype == "uint8" else [999, 257], dtype)
+        labels = plan.labels(ids, num_classes=1000)
+        own, other = int(ids[0]), int(ids[1])
+        assert labels.shape == (2, 1000)
+        assert labels[0, own] == 0.75 and labels[0, other] == 0.25 and labels.sum() == 2
+
+
+# Losses and accuracy.
+
+
+def sigmoid_cross_entropy(logits, labels):
+    """Binary cross-entropy with one-hot targets, made from class ids row by row."""
+    return optax.sigmoid_binary_cross_entropy(logits, jax.nn.one_hot(labels, 4)).sum(-1)
+
+
+@pytest.mark.parametrize("from_donors", [False, True], ids=["own-batch", "donors"])
+def test_loss_against_the_oracle(from_donors):
+    plan = box_plan(opacity=jnp.asarray(FADED))
+    logits = numbers((5, 4)) * 5
+    labels, donors = np.array([0, 3, 2, 1, 1]), np.array([1, 1, 0, 2, 3])
+    others = donors if from_donors else None
+    loss = plan.loss(
+        optax.softmax_cross_entropy_with_integer_labels,
+        jnp.asarray(logits),
+        jnp.asarray(labels),
+        donors=None if others is None else jnp.asarray(others),
+    )
+    expected = reference.loss(
+        reference.cross_entropy, logits, labels, np.asarray(plan.partner), plan.lam, donors=others
+    )
+    assert loss.shape == (5,) and loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_loss_is_the_dense_form():
+    """Cross-entropy is linear in the labels, so no dense label is needed; other losses mix too."""
+    plan = MixUp().plan(fresh(), SHAPE)
+    logits, ids = jnp.asarray(numbers((5, 4)) * 5), jnp.array([0, 3, 2, 1, 1])
+    labels = plan.labels(ids, num_classes=4)
+    np.testing.assert_allclose(
+        plan.loss(optax.softmax_cross_entropy_with_integer_labels, logits, ids),
+        optax.softmax_cross_entropy(logits, labels),
+        rtol=1e-5,
+    )
+    np.testing.assert_allclose(
+        plan.loss(sigmoid_cross_entropy, logits, ids),
+        optax.sigmoid_binary_cross_entropy(logits, labels).sum(-1),
+        rtol=1e-5,
+    )
+    soft = jnp.asarray(numbers((5, 4), seed=1))
+    np.testing.assert_allclose(
+        plan.loss(optax.softmax_cross_entropy, logits, soft),
+        optax.softmax_cross_entropy(logits, plan.labels(soft)),
+        rtol=1e-5,
+    )
+    targets = jnp.asarray(numbers((5, 1)))
+    lam, own = np.asarray(plan.lam), np.asarray(targets)[:, 0]
+    outputs = np.asarray(logits)[:, 0]
+    expected = lam * (outputs - own) ** 2 + (1 - lam) * (outputs - own[plan.partner]) ** 2
+    squared = plan.loss(lambda out, y: jnp.square(out - y[:, 0]), jnp.asarray(outputs), targets)
+    np.testing.assert_allclose(squared, expected, rtol=1e-5)
+
+
+def test_loss_is_at_least_float32():
+    plan = Plan.of((4, 1), Roll(), opacity=jnp.full(4, 0.3))
+    ids = jnp.arange(4)
+    for dtype in ("bfloat16", "float16"):
+        outputs = jnp.asarray(numbers((4, 4), dtype))
+        loss = plan.loss(lambda out, y: out[jnp.arange(4), y], outputs, ids)
+        assert loss.dtype == jnp.float32
+        own, others = (
+            np.asarray(outputs, np.float64)[np.arange(4), np.roll(ids, k)] for k in (0, 1)
+        )
+        opacity = float(np.float32(0.3))
+        np.testing.assert_allclose(loss, (1 - opacity) * own + opacity * others, rtol=1e-6)
+
+
+def test_loss_of_many_classes_makes_no_one_hot_array():
+    """Nothing as large as [B, K] is compiled, for a loss that needs no such thing."""
+    rows, classes = 64, 21_841
+
+    def loss_fn(outputs, labels):
+        table = jnp.linspace(0.0, 1.0, classes)
+        return outputs * table[labels]
+
+    @jax.jit
+    def step(plan, outputs, labels):
+        return plan.loss(loss_fn, outputs, labels).sum()
+
+    plan = MixUp().plan(fresh(), (rows, 1))
+    ids = jnp.asarray(np.random.default_rng(0).integers(0, classes, rows), jnp.int32)
+    compiled = step.lower(plan, jnp.ones(rows), ids).compile().as_text()
+    assert f"[{classes}]" in compiled
+    assert f"[{rows},{classes}]" not in compiled
+    labels = jax.jit(lambda plan, ids: plan.labels(ids, num_classes=classes))
+    assert f"[{rows},{classes}]" in labels.lower(plan, ids).compile().as_text()
+
+
+def test_negative_ids_cost_nothing():
+    """Neither in the loss nor in its gradient, where the loss itself has no answer for them."""
+    plan = Plan.of((4, 1), Flip(), opacity=jnp.full(4, 0.25))
+    logits, labels = numbers((4, 4)) * 5, np.array([2, -1, 1, -100])
+
+    def picky(logits, labels):
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+        return jnp.where(labels < 0, jnp.float32(np.nan), loss)
+
+    for loss_fn in (optax.softmax_cross_entropy_with_integer_labels, picky):
+
+        def total(logits, loss_fn=loss_fn):
+            loss = plan.loss(loss_fn, logits, jnp.asarray(labels))
+            return loss.sum(), loss
+
+        gradient, loss = jax.grad(total, has_aux=True)(jnp.asarray(logits))
+        expected = reference.loss(
+            reference.cross_entropy, logits, labels, np.asarray(plan.partner), plan.lam
+        )
+        np.testing.assert_allclose(loss, expected, rtol=1e-5)
+        assert np.isfinite(gradient).all()
+        assert np.all(np.asarray(gradient).any(1))
+
+
+def test_loss_has_the_gradient_of_the_dense_form():
+    plan = MixUp().plan(fresh(), SHAPE)
+    logits, ids = jnp.asarray(numbers((5, 4)) * 5), jnp.array([0, 3, 2, 1, 1])
+    labels = plan.labels(ids, num_classes=4)
+
+    def by_ids(logits):
+        return plan.loss(optax.softmax_cross_entropy_with_integer_labels, logits, ids).sum()
+
+    dense = jax.grad(lambda logits: optax.softmax_cross_entropy(logits, labels).sum())(logits)
+    np.testing.assert_allclose(jax.grad(by_ids)(logits), dense, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("from_donors", [False, True], ids=["own-batch", "donors"])
+def test_accuracy_gives_credit_by_lam(from_donors):
+    plan = box_plan(opacity=jnp.asarray(FADED))
+    logits = numbers((5, 4))
+    labels, donors = np.array([0, 3, 2, -1, 1]), np.array([1, 1, 0, 2, -1])
+    others = donors if from_donors else None
+    credit = plan.accuracy(
+        jnp.asarray(logits),
+        jnp.asarray(labels),
+        donors=None if others is None else jnp.asarray(others),
+    )
+    expected = reference.accuracy(logits, labels, np.asarray(plan.partner), plan.lam, donors=others)
+    assert credit.dtype == jnp.float32 and credit.shape == (5,)
+    np.testing.assert_allclose(credit, expected, rtol=0, atol=2**-23)
+
+
+def test_accuracy_of_either_class_of_both_and_of_none():
+    plan = Plan.of((4, 1), Roll(), opacity=jnp.full(4, 0.25))
+    labels = jnp.array([0, 1, 2, 2])  # The partners' are 2, 0, 1, 2.
+    top = jnp.array([2, 1, 3, 2])
+    credit = plan.accuracy(jax.nn.one_hot(top, 4), labels)
+    assert credit.tolist() == [0.25, 0.75, 0.0, 1.0]
+    nobody = plan.accuracy(jax.nn.one_hot(top, 4), jnp.full(4, -1))
+    assert nobody.tolist() == [0.0] * 4
+
+
+# All of it together, for any shape, dtype, region, opacity and pairing.
+
+LAYOUTS = {(4, 3, 2, 3): -1, (4, 3, 3, 2): 1, (5, 7): None, (1, 2, 3, 2, 2): -1, (4, 5, 2): -1}
+
+
+@st.composite
+def made_plans(draw):
+    """A plan by hand, with the shape and the channel axis it is for."""
+    shape, channel_axis = draw(st.sampled_from(sorted(LAYOUTS.items(), key=str)))
+    rows = shape[0]
+    spatial = reference.channels_last(np.zeros(shape), channel_axis).shape[1:-1]
+    pairings = [Flip(), Roll(), Roll(-2), Roll(0), Permutation(np.arange(rows)[::-1].copy())]
+    pairing = draw(st.sampled_from(pairings + ([Flip(2)] if rows == 4 else [])))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    region = draw(st.sampled_from(["box", "bool", "float", None]))
+    if region == "box":
+        edges = rng.integers(-2, np.array(spatial) + 3, (2, rows, len(spatial)))
+        region = Box(*jnp.asarray(edges, jnp.int32))
+    elif region == "bool":
+        region = Mask(jnp.asarray(rng.random((rows, *spatial)) < 0.5))
+    elif region == "float":
+        region = Mask(jnp.asarray(rng.choice([0, 0.5, 0.7, 1], (rows, *spatial)), jnp.float32))
+    opacity = rng.choice([0, 0.3, 0.5, 1], rows) if draw(st.booleans()) else None
+    opacity = None if opacity is None else jnp.asarray(opacity, jnp.float32)
+    plan = Plan.of(shape, pairing, region=region, opacity=opacity, channel_axis=channel_axis)
+    return plan, shape, channel_axis, spatial
+
+
+@hypothesis.settings(max_examples=20)
+@hypothesis.given(
+    made=made_plans(),
+    dtype=st.sampled_from(["float32", "bfloat16", "uint8"]),
+    from_donors=st.booleans(),
+)
+def test_any_plan_against_the_oracle(made, dtype, from_donors):
+    plan, shape, channel_axis, spatial = made
+    rows = shape[0]
+    share, partner = read(plan, spatial)
+    np.testing.assert_allclose(plan.lam, reference.lam(share), rtol=0, atol=2**-22)
+    weights = plan.weights(shape, channel_axis=channel_axis)
+    np.testing.assert_allclose(weights, 1 - share, rtol=0, atol=2**-23)
+
+    images, donors = numbers(shape, dtype), numbers(shape, dtype, seed=1)
+    donors = donors if from_donors else None
+    mixed = plan.images(
+        jnp.asarray(images),
+        channel_axis=channel_axis,
+        donors=None if donors is None else jnp.asarray(donors),
+    )
+    exact = reference.images(
+        images.astype(np.float64),
+        partner,
+        share,
+        channel_axis=channel_axis,
+        donors=None if donors is None else donors.astype(np.float64),
+    )
+    assert mixed.dtype == images.dtype
+    assert reference.blended_well(np.asarray(mixed), exact)
+
+    maps = numbers((rows, *spatial), "int32")
+    assert np.array_equal(plan.maps(jnp.asarray(maps)), reference.maps(maps, partner, share))
+    ids = np.arange(rows) % 3 - 1
+    labels = plan.labels(jnp.asarray(ids), num_classes=3, smoothing=0.1)
+    expected = reference.labels(ids, partner, plan.lam, num_classes=3, smoothing=0.1)
+    np.testing.assert_allclose(labels, expected, rtol=0, atol=2**-22)
+    assert math.isclose(np.asarray(labels, np.float64).sum(), expected.sum(), abs_tol=1e-5)
