@@ -2,7 +2,9 @@
 
     python examples/train_pmap.py
 
-TIME_AND_ACCURACY
+Half a minute on two CPU cores; test accuracy 0.981 to 0.989 (seeds 0 to 2). The pictures, the
+metrics and the checkpoint are in runs/train_pmap; `--epochs 80 --resume` goes on from there.
+With `--dataset fashion-mnist --epochs 5`, about a minute an epoch: FASHION.
 """
 
 import argparse
@@ -71,7 +73,7 @@ class Network(nn.Module):
 
 def create_state(key, images):
     """A fresh state; its schedule does not know --epochs, so that --resume may add some."""
-    rate = optax.warmup_exponential_decay_schedule(0.0, 3e-3, 100, 1000, 0.1, end_value=1e-4)
+    rate = optax.warmup_exponential_decay_schedule(0.0, 3e-3, 100, 1000, 0.1, end_value=3e-4)
     params = Network().init(key, images[:1])["params"]
     return TrainState.create(apply_fn=Network().apply, params=params, tx=optax.adam(rate))
 
@@ -159,11 +161,11 @@ def plot_mixed(path, key, mixer, images, labels, names):
     """Draws a mixed batch of at most 24, each image under its soft label."""
     plan = mixer.plan(key, images.shape)
     shares = np.asarray(plan.labels(labels, num_classes=len(names)))
-    figure = Figure(figsize=(12, 9), layout="constrained")
+    figure = Figure(figsize=(14, 10), layout="constrained")
     for i, image in enumerate(np.asarray(plan.images(images))):
         order = [k for k in np.argsort(-shares[i]) if shares[i, k] >= 0.005]
-        title = " + ".join(f"{names[k]} {shares[i, k]:.0%}" for k in order)
-        axes = figure.add_subplot(4, 6, i + 1, title=title, xticks=[], yticks=[])
+        axes = figure.add_subplot(4, 6, i + 1, xticks=[], yticks=[])
+        axes.set_title(" + ".join(f"{names[k]} {shares[i, k]:.0%}" for k in order), fontsize=10)
         axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=1)
     figure.savefig(path)
 

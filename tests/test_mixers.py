@@ -208,6 +208,7 @@ def test_probs_round_trip_through_repr_whatever_they_sum_to():
         lambda: MixUp()(jax.random.key(0), np.ones(SHAPE), np.arange(8), 5),
         lambda: MixUp().plan(jax.random.key(0), SHAPE, -1),
     ],
+    ids=["CutMix", "MixUp", "RandomChoice", "RandomApply", "stray", "typo", "call", "plan"],
 )
 def test_options_are_keyword_only_and_no_typo_is_swallowed(call):
     with pytest.raises(TypeError, match="argument"):
