@@ -9,13 +9,13 @@ has to follow it (pixels, labels, maps, losses) is computed from that plan by on
 
 `cutmix` and `mixup` are the common cases in one call. Mixers (`CutMix`, `MixUp`, `RandomChoice`,
 `RandomApply`, your own) describe what to do, plans what was drawn, pairings (`Flip`, `Roll`,
-`Permutation`) who is mixed with whom.
+`Permutation`, `Neighbour`) who is mixed with whom.
 """
 
 from jaxmix._beta import symmetric_beta
 from jaxmix._functions import cutmix, mixup
 from jaxmix._mixers import CutMix, Mixer, MixUp
-from jaxmix._pairing import Flip, Permutation, Roll
+from jaxmix._pairing import Flip, Neighbour, Permutation, Roll
 from jaxmix._plan import Plan
 from jaxmix._policies import RandomApply, RandomChoice
 from jaxmix._region import Box, Mask
@@ -29,6 +29,7 @@ __all__ = [
     "Mask",
     "MixUp",
     "Mixer",
+    "Neighbour",
     "Permutation",
     "Plan",
     "RandomApply",

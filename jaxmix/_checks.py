@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import export
+from jax import export, lax
 
 
 def describe(value: Any) -> str:
@@ -240,6 +240,35 @@ def count(where: str, argument: str, value: Any, least: int | None) -> int:
     return operator.index(value)
 
 
+def axis_name(where: str, value: Any) -> str | tuple[str, ...]:
+    """The name of a mapped axis, or the names of several."""
+    names = tuple(value) if isinstance(value, tuple | list) else (value,)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"{where}: axis_name must be the name of an axis of jax.pmap or jax.shard_map, or a "
+            f"tuple of names, got {describe(value)}"
+        )
+    return names if isinstance(value, tuple | list) else value
+
+
+def axis_size(where: str, name: str | tuple[str, ...]) -> int:
+    """The size of a mapped axis that has somebody to exchange with."""
+    try:
+        size = lax.axis_size(name)
+    except NameError:
+        raise ValueError(
+            f"{where}: the axis {name!r} of Neighbour is not bound here: it exchanges along an axis "
+            "that jax.pmap or jax.shard_map maps over, by the name it has there; under jax.jit with "
+            "shardings use Flip() or Roll(), which reach other devices by themselves"
+        ) from None
+    if size == 1:
+        raise ValueError(
+            f"{where}: the axis {name!r} of Neighbour has size 1, so that nobody is next; on one "
+            "device use Flip() or Roll()"
+        )
+    return size
+
+
 def floating(where: str, dtype: Any) -> np.dtype:
     """A floating dtype, in the precision that is enabled."""
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -307,7 +336,28 @@ def donors(where: str, argument: str, value: Any, like: jax.Array) -> jax.Array 
             f"{where}: donors must have the dtype of {argument}, {like.dtype}, "
             f"got {describe(value)}; cast one of them"
         )
+    layout(where, argument, like, value)
     return value
+
+
+def layout(where: str, argument: str, like: jax.Array, donors: jax.Array) -> None:
+    """Donors that an Explicit mesh splits over its devices as it splits what they are mixed with."""
+    specs = []
+    for x in (like, donors):
+        sharding = explicit_sharding(x)
+        specs.append((None,) * x.ndim if sharding is None else (*sharding.spec,))
+    if any(one != other for one, other in zip(*specs, strict=False)):
+        raise ValueError(
+            f"{where}: donors must be laid out over the mesh as {argument} are, P{specs[0]}, got "
+            f"P{specs[1]}; jax.sharding.reshard moves them"
+        )
+
+
+def explicit_sharding(x: jax.Array) -> Any:
+    """The sharding of `x` if its mesh has axes in Explicit mode, else None."""
+    sharding = jax.typeof(x).sharding
+    types = sharding.mesh.axis_types if isinstance(sharding, jax.sharding.NamedSharding) else ()
+    return sharding if jax.sharding.AxisType.Explicit in types else None
 
 
 def _is_int(value: Any) -> bool:

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmix import _region
-from jaxmix._pairing import explicit_sharding
+from jaxmix import _checks, _region
 from jaxmix._region import Box, Mask, Region
 
 
@@ -132,7 +131,7 @@ def _select(condition, chosen, otherwise):
 
 def _laid_out_like(x, values):
     """`values`, of the rank of `x` and 1 along some axes, split over an Explicit mesh as `x` is."""
-    sharding = explicit_sharding(x)
+    sharding = _checks.explicit_sharding(x)
     if sharding is None:
         return values
     sizes = zip(sharding.spec, values.shape, x.shape, strict=False)
@@ -142,5 +141,5 @@ def _laid_out_like(x, values):
 
 def _is_split(x, axis):
     """Whether an Explicit mesh splits `x` along `axis` or a later one."""
-    sharding = explicit_sharding(x)
+    sharding = _checks.explicit_sharding(x)
     return sharding is not None and any(name is not None for name in sharding.spec[axis:])

@@ -37,8 +37,16 @@ class Pairing:
         raise NotImplementedError
 
     def partner(self, batch: Any) -> jax.Array:
-        """int32[batch]: the partner of each row."""
-        return self.take(lax.iota(jnp.int32, batch))
+        """int32[batch]: the partner of each row, computed from its number, with nothing sent."""
+        raise NotImplementedError
+
+    def own(self, batch: Any) -> jax.Array | None:
+        """bool[batch]: the rows that are their own partners; None if no row can be."""
+        return self.partner(batch) == lax.iota(jnp.int32, batch)
+
+    def part(self, start: int, stop: int, batch: int) -> "Pairing | None":
+        """The pairing of the rows from `start` to `stop`; None if partners lie outside them."""
+        return self if stop - start == batch else None
 
 
 @pytree()
@@ -70,6 +78,23 @@ class Flip(Pairing):
                 f"{where}: the batch size must be a multiple of the groups of the pairing, "
                 f"got {batch} rows for {self!r}"
             )
+
+    def partner(self, batch: Any) -> jax.Array:
+        row = lax.iota(jnp.int32, batch)
+        if self.groups == 1:
+            return batch - 1 - row
+        size = batch // self.groups
+        return row // size * (2 * size) + size - 1 - row
+
+    def own(self, batch: Any) -> jax.Array | None:
+        even = isinstance(batch, int) and batch // self.groups % 2 == 0
+        return None if even else super().own(batch)
+
+    def part(self, start: int, stop: int, batch: int) -> Pairing | None:
+        size = max(batch // self.groups, 1)
+        if start % size or stop % size:
+            return None
+        return Flip(groups=max((stop - start) // size, 1))
 
     def take(self, x: ArrayLike) -> jax.Array:
         if self.groups == 1:
@@ -103,6 +128,16 @@ class Roll(Pairing):
     def __post_init__(self):
         shift = _checks.count("Roll", "shift", self.shift, None)
         object.__setattr__(self, "shift", shift)
+
+    def partner(self, batch: Any) -> jax.Array:
+        return (lax.iota(jnp.int32, batch) - self.shift) % batch
+
+    def own(self, batch: Any) -> jax.Array | None:
+        moved = isinstance(batch, int) and batch > 0 and self.shift % batch != 0
+        return None if moved else super().own(batch)
+
+    def part(self, start: int, stop: int, batch: int) -> Pairing | None:
+        return self if self.shift == 0 else super().part(start, stop, batch)
 
     def take(self, x: ArrayLike) -> jax.Array:
         if self.shift == 0:
@@ -161,15 +196,83 @@ class Permutation(Pairing):
         if self.index is not None:
             _checks.batch(where, "the index of Permutation", self.index, batch, "the images")
 
+    def partner(self, batch: Any) -> jax.Array:
+        return self._drawn().astype(jnp.int32)
+
     def take(self, x: ArrayLike) -> jax.Array:
+        x = jnp.asarray(x)
+        sharding = _checks.explicit_sharding(x)
+        return x.at[self._drawn()].get(mode="promise_in_bounds", out_sharding=sharding)
+
+    def _drawn(self) -> jax.Array:
+        """The index, which must be there by now."""
         if self.index is None:
             raise ValueError(
-                "Permutation.take: the cycle is not drawn yet; mixer.plan draws one, and "
+                "Permutation: the cycle is not drawn yet; mixer.plan draws one, and "
                 "Permutation(index) replays a given one"
             )
-        x = jnp.asarray(x)
-        index = jnp.asarray(self.index)
-        return x.at[index].get(mode="promise_in_bounds", out_sharding=explicit_sharding(x))
+        return jnp.asarray(self.index)
+
+
+@pytree()
+class Neighbour(Pairing):
+    """Every row is mixed with a row of the next device: in `jax.pmap` and `jax.shard_map`.
+
+    There a batch is one device's own, and the other pairings stay within it. This one mixes across
+    devices: device d takes the images and the labels of device d+1, around the end of the axis. Its
+    price is one shard to send for each device (a collective-permute). No row is its own partner.
+
+    Attributes:
+        axis_name: the axis to exchange along, as `jax.pmap`, `jax.shard_map` or `jax.vmap` name it,
+            of at least two devices; or a tuple of such axes, which counts as one.
+        local: which row of the next device: a pairing or its name. `Roll(0)` is the same row.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxmix
+        >>> pairing = jaxmix.Neighbour("batch")
+        >>> shards = jnp.array([[0, 1], [2, 3], [4, 5]])  # Two rows on each of three devices.
+        >>> print(jax.vmap(pairing.take, axis_name="batch")(shards))
+        [[2 3]
+         [4 5]
+         [0 1]]
+    """
+
+    axis_name: str | tuple[str, ...] = dataclasses.field(metadata=STATIC)
+    local: Any = Roll(0)  # A pairing, of which names are made at construction.
+
+    def __post_init__(self):
+        axis_name = _checks.axis_name("Neighbour", self.axis_name)
+        object.__setattr__(self, "axis_name", axis_name)
+        object.__setattr__(self, "local", resolve("Neighbour", self.local))
+
+    @property
+    def random(self) -> bool:
+        """Whether `local` is still to be drawn."""
+        return self.local.random
+
+    def draw(self, key: jax.Array, batch: Any) -> "Neighbour":
+        return Neighbour(self.axis_name, self.local.draw(key, batch))
+
+    def check(self, where: str, batch: Any) -> None:
+        _checks.axis_size(where, self.axis_name)
+        self.local.check(where, batch)
+
+    def partner(self, batch: Any) -> jax.Array:
+        """int32[batch]: the partner of each row, by its number on the next device."""
+        return self.local.partner(batch)
+
+    def own(self, batch: Any) -> None:
+        return None
+
+    def part(self, start: int, stop: int, batch: int) -> Pairing | None:
+        local = self.local.part(start, stop, batch)
+        return None if local is None else Neighbour(self.axis_name, local)
+
+    def take(self, x: ArrayLike) -> jax.Array:
+        size = _checks.axis_size("Neighbour.take", self.axis_name)
+        # Sent before `local` picks: a cycle that this device drew is over the rows it receives.
+        sent = [((device + 1) % size, device) for device in range(size)]
+        return self.local.take(lax.ppermute(jnp.asarray(x), self.axis_name, sent))
 
 
 PAIRINGS = {"flip": Flip, "roll": Roll, "permutation": Permutation}
@@ -189,29 +292,22 @@ def resolve(where: str, pairing: Any) -> Pairing:
 
 def same(one: Pairing, other: Pairing) -> bool:
     """Whether two pairings have the same type, settings and index."""
-    if type(one) is not type(other):
+    leaves, structure = jax.tree.flatten(one)
+    others, other_structure = jax.tree.flatten(other)
+    if structure != other_structure:
         return False
-    if not isinstance(one, Permutation) or not isinstance(other, Permutation):
-        return one == other
-    if one.index is None or other.index is None or one.index is other.index:
-        return one.index is other.index
     try:
-        return np.array_equal(one.index, other.index)
+        return all(a is b or np.array_equal(a, b) for a, b in zip(leaves, others, strict=True))
     except jax.errors.TracerArrayConversionError:
         return False
 
 
-def explicit_sharding(x: jax.Array) -> Any:
-    """The sharding of `x` if its mesh has axes in Explicit mode, else None."""
-    sharding = jax.typeof(x).sharding
-    types = sharding.mesh.axis_types if isinstance(sharding, jax.sharding.NamedSharding) else ()
-    return sharding if jax.sharding.AxisType.Explicit in types else None
-
-
 def _keep_sharding(take: Any, x: ArrayLike) -> Any:
-    """Calls `take(x)`, where Explicit meshes refuse it with their axes in Auto mode."""
+    """Calls `take(x)`, where Explicit meshes refuse it with their Explicit axes in Auto mode."""
     x = jnp.asarray(x)
-    sharding = explicit_sharding(x)
+    sharding = _checks.explicit_sharding(x)
     if sharding is None:
         return take(x)
-    return jax.sharding.auto_axes(take, out_sharding=sharding)(x)
+    types = zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True)
+    axes = tuple(name for name, kind in types if kind is jax.sharding.AxisType.Explicit)
+    return jax.sharding.auto_axes(take, axes=axes, out_sharding=sharding)(x)

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 
 from jaxmix import _checks, _composite, _pairing, _region
@@ -228,6 +227,7 @@ class Plan:
                     f"{where}: donors must have as many classes as labels, {width}, "
                     f"got {_checks.describe(donors)}"
                 )
+            _checks.layout(where, "labels", labels, donors)
         smoothing = _checks.smoothing(where, smoothing, labels.shape[1] if labels.ndim > 1 else 0)
         return _labels(self, labels, donors, smoothing, num_classes)
 
@@ -302,6 +302,7 @@ class Plan:
         labels = self._batch(where, "labels", labels)
         if donors is not None:
             donors = self._batch(where, "donors", donors)
+            _checks.layout(where, "labels", labels, donors)
         own = self._loss_of(loss_fn, outputs, labels)
         others = self._loss_of(loss_fn, outputs, self._partners(labels, donors))
         return _loss(self, own, others, donors)
@@ -336,7 +337,83 @@ class Plan:
         labels = self._class_ids(where, "labels", labels)
         if donors is not None:
             donors = self._class_ids(where, "donors", donors)
+            _checks.layout(where, "labels", labels, donors)
         return _accuracy(self, logits, labels, donors)
+
+    def only(self, valid: ArrayLike, *, donors: ArrayLike | None = None) -> "Plan":
+        """The same plan, but with every row left unmixed that is not valid or whose partner is not.
+
+        The last batch of an epoch is padded to the static shape of the others: padding must not be
+        painted over an example. What such a row costs stays the caller's to mask.
+
+        Args:
+            valid: bool[B], False for padding.
+            donors: bool[B], the valid rows of another batch, if the partners come from one.
+
+        Returns:
+            The plan, in which an unmixed row has `lam` 1.
+
+        Raises:
+            TypeError: if `valid` is not boolean.
+            ValueError: if it has another batch size.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, jaxmix
+            >>> plan = jaxmix.Plan.of((4, 8, 8, 3), "flip", opacity=jnp.full(4, 0.5))
+            >>> print(plan.only(jnp.array([True, True, True, False])).lam)
+            [1.  0.5 0.5 1. ]
+        """
+        where = "Plan.only"
+        valid = self._flags(where, "valid", valid)
+        if donors is not None:
+            donors = self._flags(where, "donors", donors)
+            _checks.layout(where, "valid", valid, donors)
+        return _only(self, valid, donors)
+
+    def __getitem__(self, rows: slice) -> "Plan":
+        """The plan of a slice of the batch, `plan[i:j]`, to mix a part of it as the whole would be.
+
+        For gradient accumulation: one plan for the full batch, a slice for each micro-batch. The
+        slices of equal length are pytrees of equal structure, so they can be stacked for a scan.
+
+        Args:
+            rows: a slice of static bounds, without a step, that no row's partner lies outside of:
+                with `Flip(groups)` on the bounds of groups, any with `Roll(0)`.
+
+        Returns:
+            The plan for a batch of `j - i`.
+
+        Raises:
+            TypeError: if it is not a slice of static integers.
+            ValueError: if it has a step, or partners lie outside of it.
+
+        Example:
+            >>> import jax, jaxmix
+            >>> mixer = jaxmix.CutMix(pairing=jaxmix.Flip(groups=2))
+            >>> plan = mixer.plan(jax.random.key(0), (8, 32, 32, 3))
+            >>> print(plan[4:8].partner)
+            [3 2 1 0]
+        """
+        where = "Plan[start:stop]"
+        if not isinstance(rows, slice):
+            raise TypeError(f"{where}: a plan is sliced, got the index {_checks.describe(rows)}")
+        for name in ("start", "stop", "step"):
+            if getattr(rows, name) is not None:
+                _checks.count(where, name, getattr(rows, name), None)
+        batch = self.lam.shape[0]
+        start, stop, step = rows.indices(batch)
+        stop = max(start, stop)
+        if step != 1:
+            raise ValueError(f"{where}: a slice of a plan has no step, got {rows}")
+        pairing = self.pairing.part(start, stop, batch)
+        if pairing is None:
+            raise ValueError(
+                f"{where}: the partners of rows {start} to {stop} of {batch} may lie outside of "
+                f"them with {self.pairing!r}; pair with Flip(groups=n), n such that a slice is made "
+                "of whole groups, or draw a plan for each slice"
+            )
+        drawn = self.region, self.opacity, self.lam
+        return Plan(pairing, *jax.tree.map(lambda x: x[start:stop], drawn), self.spatial)
 
     @property
     def _blends(self) -> bool:
@@ -356,6 +433,16 @@ class Plan:
             raise TypeError(
                 f"{where}: {argument} must be class ids int[B], got {_checks.describe(value)}; "
                 "for one-hot labels pass their argmax"
+            )
+        return value
+
+    def _flags(self, where: str, argument: str, value: Any) -> jax.Array:
+        """bool[B] of the batch size of this plan."""
+        value = self._batch(where, argument, value)
+        if value.ndim != 1 or value.dtype != jnp.bool_:
+            raise TypeError(
+                f"{where}: {argument} must be bool[B], got {_checks.describe(value)}; "
+                f"compare it, as in {argument} > 0"
             )
         return value
 
@@ -393,8 +480,7 @@ class Plan:
 
     def _unpaired(self, donors: jax.Array | None) -> jax.Array | None:
         """bool[B]: the rows that have only themselves to be mixed with; None if there are none."""
-        batch = self.lam.shape[0]
-        return None if donors is not None else self.partner == lax.iota(jnp.int32, batch)
+        return None if donors is not None else self.pairing.own(self.lam.shape[0])
 
     def _label_share(self, donors: jax.Array | None) -> jax.Array:
         """float32[B]: the original's share of each row's label."""
@@ -462,6 +548,14 @@ def _labels(plan, labels, donors, smoothing, num_classes):
     own, others = (_encode(y, smoothing, num_classes) for y in (labels, others))
     dtype = jnp.float64 if jnp.float64 in (own.dtype, others.dtype) else jnp.float32
     return mix(plan._label_share(donors)[:, None], own.astype(dtype), others.astype(dtype))
+
+
+@jit
+def _only(plan, valid, donors):
+    """Leaves rows unmixed that have nobody valid to be mixed with."""
+    off = ~(valid & plan._partners(valid, donors))
+    region, opacity = _region.switch_off(plan.region, plan.opacity, off)
+    return Plan(plan.pairing, region, opacity, jnp.where(off, 1.0, plan.lam), plan.spatial)
 
 
 @jit

@@ -118,10 +118,7 @@ class RandomApply(Mixer):
         region, opacity = self.mixer._sample(mixer_key, pairing, batch, spatial)
         point = jax.random.uniform(apply_key, (self._rows(batch),), jnp.float32)
         off = self._spread(point >= _float32(self.prob), pairing, batch)
-        if region is not None:
-            return _region.empty(region, off), opacity
-        opacity = jnp.ones((batch,), jnp.float32) if opacity is None else opacity
-        return None, jnp.where(off, 0.0, opacity)
+        return _region.switch_off(region, opacity, off)
 
 
 def _check_mixer(where, argument, mixer):

@@ -115,13 +115,23 @@ def as_mask(region: Box | Mask, spatial: tuple) -> Mask:
     return Mask(jnp.broadcast_to(painted, (batch, *spatial)))
 
 
-def empty(region: Box | Mask, where: jax.Array) -> Box | Mask:
-    """The region with the rows emptied in which bool[B] `where` holds."""
+def switch_off(
+    region: "Region", opacity: jax.Array | None, off: jax.Array
+) -> tuple["Region", jax.Array | None]:
+    """What is painted, but nothing in the rows in which bool[B] `off` holds.
+
+    A region is emptied; only without one is the opacity set to 0. So an opaque region stays
+    opaque, and a blend of whole images gets no region.
+    """
     if isinstance(region, Box):
-        where = where[:, None]
-        return Box(jnp.where(where, 0, region.start), jnp.where(where, 0, region.stop))
-    where = lax.expand_dims(where, range(1, region.painted.ndim))
-    return Mask(jnp.where(where, jnp.zeros((), region.painted.dtype), region.painted))
+        off = off[:, None]
+        return Box(jnp.where(off, 0, region.start), jnp.where(off, 0, region.stop)), opacity
+    if isinstance(region, Mask):
+        off = lax.expand_dims(off, range(1, region.painted.ndim))
+        nothing = jnp.zeros((), region.painted.dtype)
+        return Mask(jnp.where(off, nothing, region.painted)), opacity
+    opacity = jnp.ones(off.shape, jnp.float32) if opacity is None else opacity
+    return None, jnp.where(off, 0.0, opacity)
 
 
 def clip(box: Box, spatial: tuple) -> Box:

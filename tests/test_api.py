@@ -17,7 +17,7 @@ PACKAGE = pathlib.Path(jaxmix.__file__).parent
 FUNCTIONS = ["cutmix", "mixup", "symmetric_beta"]
 MIXERS = ["CutMix", "Mixer", "MixUp", "RandomApply", "RandomChoice"]
 PLANS = ["Box", "Mask", "Plan"]
-PAIRINGS = ["Flip", "Permutation", "Roll"]
+PAIRINGS = ["Flip", "Neighbour", "Permutation", "Roll"]
 NAMES = [*FUNCTIONS, *MIXERS, *PLANS, *PAIRINGS]
 
 # From the top down: a module imports none that stands below it.
