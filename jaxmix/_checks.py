@@ -257,8 +257,8 @@ def axis_size(where: str, name: str | tuple[str, ...]) -> int:
         size = lax.axis_size(name)
     except NameError:
         raise ValueError(
-            f"{where}: the axis {name!r} of Neighbour is not bound here: it exchanges along an axis "
-            "that jax.pmap or jax.shard_map maps over, by the name it has there; under jax.jit with "
+            f"{where}: the axis {name!r} of Neighbour is not bound here; it must be one that "
+            "jax.pmap or jax.shard_map maps over, by the name it has there; under jax.jit with "
             "shardings use Flip() or Roll(), which reach other devices by themselves"
         ) from None
     if size == 1:
@@ -341,7 +341,7 @@ def donors(where: str, argument: str, value: Any, like: jax.Array) -> jax.Array 
 
 
 def layout(where: str, argument: str, like: jax.Array, donors: jax.Array) -> None:
-    """Donors that an Explicit mesh splits over its devices as it splits what they are mixed with."""
+    """Donors that are split over an Explicit mesh as what they are mixed with is."""
     specs = []
     for x in (like, donors):
         sharding = explicit_sharding(x)

@@ -408,12 +408,13 @@ class Plan:
         pairing = self.pairing.part(start, stop, batch)
         if pairing is None:
             raise ValueError(
-                f"{where}: the partners of rows {start} to {stop} of {batch} may lie outside of "
-                f"them with {self.pairing!r}; pair with Flip(groups=n), n such that a slice is made "
-                "of whole groups, or draw a plan for each slice"
+                f"{where}: rows {start} to {stop} of {batch} have partners outside of the slice "
+                f"with {self.pairing!r}; pair with Flip(groups=n), of which a slice must hold whole "
+                "groups, or draw a plan for each slice"
             )
         drawn = self.region, self.opacity, self.lam
-        return Plan(pairing, *jax.tree.map(lambda x: x[start:stop], drawn), self.spatial)
+        region, opacity, lam = jax.tree.map(lambda x: x[start:stop], drawn)
+        return Plan(pairing, region, opacity, lam, self.spatial)
 
     @property
     def _blends(self) -> bool:
