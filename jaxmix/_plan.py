@@ -409,8 +409,8 @@ class Plan:
         if pairing is None:
             raise ValueError(
                 f"{where}: rows {start} to {stop} of {batch} have partners outside of the slice "
-                f"with {self.pairing!r}; pair with Flip(groups=n), of which a slice must hold whole "
-                "groups, or draw a plan for each slice"
+                f"with {self.pairing!r}; pair with Flip(groups=n), slices holding whole groups, "
+                "or draw a plan for each slice"
             )
         drawn = self.region, self.opacity, self.lam
         region, opacity, lam = jax.tree.map(lambda x: x[start:stop], drawn)
