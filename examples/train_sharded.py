@@ -1,0 +1,292 @@
+"""Trains a Flax NNX network on a mesh: one program for one device, many devices and many hosts.
+
+    python examples/train_sharded.py
+    python examples/train_sharded.py --devices 4 --accumulate 2
+
+The same from two processes, of one machine or of two with a folder --out that both of them see:
+
+    python examples/train_sharded.py --coordinator localhost:9876 --num-processes 2 --process-id 0 &
+    python examples/train_sharded.py --coordinator localhost:9876 --num-processes 2 --process-id 1
+
+On a TPU pod or under SLURM, where the hosts find each other, run it on each with --distributed.
+Metrics and checkpoint are in runs/train_sharded; `--epochs 80 --resume` goes on from there, on as
+many devices and processes as you like.
+"""
+
+import argparse
+import gzip
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from tqdm import tqdm
+
+import jaxmix
+
+# Runs that differ in one of these are different experiments: --resume refuses to join them. How
+# many devices and processes there are is no part of the experiment.
+SETTINGS = ("dataset", "mixer", "alpha", "groups", "batch_size", "accumulate", "seed")
+COLUMNS = "epoch,train_loss,train_accuracy,test_loss,test_accuracy"
+cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+
+
+def read_idx(path):
+    """The array in a gzipped idx file: two zeros, a type, the rank, the shape, uint8 values."""
+    if not path.exists():
+        raise ValueError(f"no {path}; Debian, Ubuntu, Colab: apt install dataset-fashion-mnist")
+    content = gzip.decompress(path.read_bytes())
+    shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + shape.nbytes).reshape(shape)
+
+
+def load_data(dataset, folder):
+    """Images uint8[N, H, W, 1] and labels int32[N] to train on, and those held out."""
+    if dataset == "digits":
+        images, labels = load_digits(return_X_y=True)
+        images = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+        arrays = images, labels.astype(np.int32)
+        split = train_test_split(*arrays, test_size=0.2, stratify=labels, random_state=0)
+        return split[::2], split[1::2]
+    arrays = []
+    for part in ("train", "t10k"):
+        images = read_idx(folder / f"{part}-images-idx3-ubyte.gz")[..., None]
+        labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz")
+        arrays += [images, labels.astype(np.int32)]
+    return arrays[:2], arrays[2:]
+
+
+class Network(nnx.Module):
+    """Two pooled convolutions and two dense layers."""
+
+    def __init__(self, height, width, *, rngs):
+        """Draws the parameters for images of that many pixels."""
+        self.conv1 = nnx.Conv(1, 32, (3, 3), rngs=rngs)
+        self.conv2 = nnx.Conv(32, 64, (3, 3), rngs=rngs)
+        self.dense1 = nnx.Linear(64 * (height // 4) * (width // 4), 128, rngs=rngs)
+        self.dense2 = nnx.Linear(128, 10, rngs=rngs)
+
+    def __call__(self, images):
+        """Maps float32[B, H, W, 1] to logits float32[B, 10]."""
+        x = nnx.max_pool(nnx.relu(self.conv1(images)), (2, 2), strides=(2, 2))
+        x = nnx.max_pool(nnx.relu(self.conv2(x)), (2, 2), strides=(2, 2))
+        x = nnx.relu(self.dense1(x.reshape(len(x), -1)))
+        return self.dense2(x)
+
+
+def create(key, height, width, accumulate):
+    """A network and its optimizer, on every device of the mesh."""
+    rate = optax.warmup_exponential_decay_schedule(0.0, 3e-3, 100, 1000, 0.1, end_value=3e-4)
+
+    @nnx.jit
+    def initialise(key):
+        model = Network(height, width, rngs=nnx.Rngs(key))
+        # Averages the gradients of that many micro-batches before it takes a step.
+        update = optax.MultiSteps(optax.adam(rate), accumulate)
+        return model, nnx.Optimizer(model, update, wrt=nnx.Param)
+
+    return initialise(key)
+
+
+def make_mixer(name, alpha, groups):
+    """The mixer that --mixer names; "none" leaves every image as it is, in the same train step."""
+    pairing = jaxmix.Flip(groups)
+    cutmix, mixup = (kind(alpha, pairing=pairing) for kind in (jaxmix.CutMix, jaxmix.MixUp))
+    both = jaxmix.RandomChoice((cutmix, mixup))
+    none = jaxmix.RandomApply(mixup, prob=0.0)
+    return {"none": none, "cutmix": cutmix, "mixup": mixup, "both": both}[name]
+
+
+@nnx.jit
+def train_step(model, optimizer, plan, images, labels):
+    """Mixes one micro-batch as the plan says, and learns from it; returns loss and accuracy."""
+    mixed = plan.images(to_float(images))
+
+    def loss_fn(model):
+        logits = model(mixed)
+        loss = plan.loss(cross_entropy, logits, labels).mean()
+        return loss, plan.accuracy(logits, labels).mean()
+
+    (loss, accuracy), grads = nnx.value_and_grad(loss_fn, has_aux=True)(model)
+    optimizer.update(model, grads)
+    return loss, accuracy
+
+
+@nnx.jit
+def eval_step(model, images, labels):
+    """Sums of loss and of hits; a label of -1 is padding."""
+    logits = model(to_float(images))
+    losses = jnp.where(labels >= 0, cross_entropy(logits, labels), 0)
+    return losses.sum(), (logits.argmax(-1) == labels).sum()
+
+
+def to_float(images):
+    """Pixels travel as uint8 and become shares of white on the device."""
+    return images.astype(jnp.float32) / 255
+
+
+def on_mesh(array, rows):
+    """`array[rows]`, split over the mesh; each process reads only the rows of its own devices."""
+    sharding = NamedSharding(jax.sharding.get_mesh(), PartitionSpec("data"))
+    shape = (len(rows), *array.shape[1:])
+    parts = sharding.addressable_devices_indices_map(shape).values()
+    spans = sorted({part[0].indices(len(rows)) for part in parts})
+    held = np.concatenate([rows[slice(*span)] for span in spans])
+    return jax.make_array_from_process_local_data(sharding, array[held], shape)
+
+
+def train_epoch(model, optimizer, mixer, key, data, batches, bar):
+    """Trains on batches of row numbers, int[steps, K, rows]; returns mean loss and accuracy."""
+    seen = []
+    for step, batch in enumerate(batches):
+        # One plan for the whole batch: its slices mix the K micro-batches as it would be mixed.
+        plan = mixer.plan(jax.random.fold_in(key, step), (batch.size, *data[0].shape[1:]))
+        for k, rows in enumerate(batch):
+            part = plan[k * len(rows) : (k + 1) * len(rows)]
+            metrics = train_step(model, optimizer, part, *[on_mesh(x, rows) for x in data])
+            seen.append(jax.device_get(metrics))  # simulated devices can hang on a queue of steps
+        bar.set_postfix_str("loss {:.3f}, accuracy {:.3f}".format(*seen[-1]), refresh=False)
+        bar.update()
+    return np.mean(seen, axis=0).tolist()
+
+
+def evaluate(model, data, rows):
+    """Mean loss and accuracy; the last batch is padded, so that every example counts once."""
+    count, padding = len(data[1]), -len(data[1]) % rows
+    images = np.pad(data[0], [(0, padding), (0, 0), (0, 0), (0, 0)])
+    labels = np.pad(data[1], (0, padding), constant_values=-1)
+    sums = np.zeros(2)
+    for batch in np.arange(len(labels)).reshape(-1, rows):
+        sums += jax.device_get(eval_step(model, on_mesh(images, batch), on_mesh(labels, batch)))
+    return (sums / count).tolist()
+
+
+def save(manager, args, state, history):
+    """Writes the CSV, then what --resume needs; every process takes part."""
+    if jax.process_index() == 0:
+        unfinished = args.out / "metrics.csv.partial"
+        np.savetxt(unfinished, history, "%.6g", ",", header=COLUMNS, comments="")
+        unfinished.replace(args.out / "metrics.csv")
+    settings = {name: getattr(args, name) for name in SETTINGS}
+    run = ocp.args.JsonSave({"settings": settings, "history": history})
+    state = ocp.args.StandardSave(nnx.to_pure_dict(state))
+    manager.save(len(history), args=ocp.args.Composite(state=state, run=run))
+
+
+def restore(manager, args, state):
+    """State and history as the last finished epoch left them, if they belong to this run."""
+    epoch = manager.latest_step() or 0
+    if not 0 < epoch <= args.epochs:
+        raise ValueError(f"--resume: no checkpoint of 1 to {args.epochs} epochs in {args.out}")
+    run = manager.restore(epoch, args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
+    for name, was in run["settings"].items():
+        if was != getattr(args, name):
+            raise ValueError(f"--resume: that run has {name} {was}, not {getattr(args, name)}")
+    items = ocp.args.Composite(state=ocp.args.StandardRestore(nnx.to_pure_dict(state)))
+    nnx.replace_by_pure_dict(state, manager.restore(epoch, args=items).state)
+    return state, run["history"]
+
+
+def parse_args():
+    """The command line, checked as far as it can be without devices and data."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    add = parser.add_argument
+    add("--dataset", choices=("digits", "fashion-mnist"), default="digits")
+    add("--data-dir", type=Path, default="/usr/share/datasets/fashion-mnist")
+    add("--mixer", choices=("none", "cutmix", "mixup", "both"), default="both")
+    add("--alpha", type=float, default=1.0, help="lambda is Beta(alpha, alpha)")
+    add(
+        "--groups",
+        type=int,
+        default=8,
+        help="parts of a batch that are mixed within themselves: "
+        "nothing is sent for it if each device has whole ones",
+    )
+    add("--epochs", type=int, default=50)
+    add("--batch-size", type=int, default=64, help="over all devices and micro-batches")
+    add("--accumulate", type=int, default=1, help="micro-batches to a batch")
+    add("--seed", type=int, default=0)
+    add("--out", type=Path, default=Path("runs/train_sharded"))
+    add("--resume", action="store_true", help="continue the run in --out instead of replacing it")
+    add("--devices", type=int, default=2, help="simulated by each process on a CPU")
+    add("--distributed", action="store_true", help="one of the processes of a TPU pod or SLURM job")
+    add("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    add("--num-processes", type=int)
+    add("--process-id", type=int)
+    args = parser.parse_args()
+    numbers = args.groups, args.epochs, args.batch_size, args.accumulate, args.devices
+    if min(numbers) < 1 or not 0 <= args.seed < 2**32:
+        parser.error(
+            "--groups, --epochs, --batch-size, --accumulate and --devices start at 1, --seed at 0"
+        )
+    if args.groups % args.accumulate or args.batch_size % args.groups:
+        parser.error("--groups must be a multiple of --accumulate, --batch-size one of --groups")
+    among = [args.coordinator, args.num_processes, args.process_id]
+    if any(x is None for x in among) and any(x is not None for x in among):
+        parser.error("--coordinator, --num-processes and --process-id go together")
+    return args, parser.error
+
+
+def start(args):
+    """Connects the processes, if there are several, and lays a mesh over all of their devices."""
+    jax.config.update("jax_num_cpu_devices", args.devices)
+    if args.coordinator:
+        jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
+    elif args.distributed:
+        jax.distributed.initialize()
+    jax.set_mesh(jax.make_mesh((jax.device_count(),), ("data",)))
+
+
+def main():
+    """Trains up to --epochs, saves after each, prints the accuracy."""
+    args, fail = parse_args()
+    start(args)
+    root_key = jax.random.key(args.seed)
+    init_key, mix_key = (jax.random.fold_in(root_key, i) for i in range(2))
+    rows, devices = args.batch_size // args.accumulate, jax.device_count()
+    try:
+        mixer = make_mixer(args.mixer, args.alpha, args.groups)
+        train, test = load_data(args.dataset, args.data_dir)
+        steps = len(train[1]) // args.batch_size
+        if not steps or rows % devices:
+            raise ValueError(
+                f"--batch-size must be up to {len(train[1])} and a multiple of {devices} devices "
+                f"x {args.accumulate} micro-batches"
+            )
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+        options.create = not args.resume
+        manager = ocp.CheckpointManager(args.out.resolve() / "checkpoints", options=options)
+        model, optimizer = create(init_key, *train[0].shape[1:3], args.accumulate)
+        state, history = nnx.state((model, optimizer)), []
+        if args.resume:
+            state, history = restore(manager, args, state)
+            nnx.update((model, optimizer), state)
+    except (ValueError, EOFError, OSError) as error:
+        fail(str(error))
+    for epoch in () if args.resume else manager.all_steps():
+        manager.delete(epoch)
+
+    first = jax.process_index() == 0
+    bar = tqdm(total=args.epochs * steps, initial=len(history) * steps, disable=not first)
+    for epoch in range(len(history) + 1, args.epochs + 1):
+        # From seed and epoch alone, so that all processes and a resumed run read the same order.
+        order = np.random.default_rng((args.seed, epoch)).permutation(len(train[1]))
+        batches = order[: steps * args.batch_size].reshape(steps, args.accumulate, rows)
+        key = jax.random.fold_in(mix_key, epoch)
+        trained = train_epoch(model, optimizer, mixer, key, train, batches, bar)
+        history.append([epoch, *trained, *evaluate(model, test, rows)])
+        save(manager, args, nnx.state((model, optimizer)), history)
+        bar.set_description(f"epoch {epoch}, held out {history[-1][-1]:.3f}")
+    bar.close()
+    if first:
+        print(f"test accuracy {history[-1][-1]:.3f}")
+
+
+if __name__ == "__main__":
+    main()
