@@ -88,7 +88,7 @@ def create(key, height, width, accumulate):
     def initialise(key):
         model = Network(height, width, rngs=nnx.Rngs(key))
         # Averages the gradients of that many micro-batches before it takes a step.
-        update = optax.MultiSteps(optax.adam(rate), accumulate)
+        update = optax.MultiSteps(optax.adam(rate), accumulate).gradient_transformation()
         return model, nnx.Optimizer(model, update, wrt=nnx.Param)
 
     return initialise(key)
@@ -136,7 +136,7 @@ def on_mesh(array, rows):
     sharding = NamedSharding(jax.sharding.get_mesh(), PartitionSpec("data"))
     shape = (len(rows), *array.shape[1:])
     parts = sharding.addressable_devices_indices_map(shape).values()
-    spans = sorted({part[0].indices(len(rows)) for part in parts})
+    spans = sorted({part[0].indices(len(rows)) for part in parts if part})
     held = np.concatenate([rows[slice(*span)] for span in spans])
     return jax.make_array_from_process_local_data(sharding, array[held], shape)
 
@@ -262,7 +262,8 @@ def main():
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
         options.create = not args.resume
         manager = ocp.CheckpointManager(args.out.resolve() / "checkpoints", options=options)
-        model, optimizer = create(init_key, *train[0].shape[1:3], args.accumulate)
+        _, height, width, _ = np.shape(train[0])
+        model, optimizer = create(init_key, height, width, args.accumulate)
         state, history = nnx.state((model, optimizer)), []
         if args.resume:
             state, history = restore(manager, args, state)

@@ -1,16 +1,29 @@
 """Pairings: who is mixed with whom, and what it costs to send."""
 
+import pickle
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import reference
 import scipy.stats
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxmix import CutMix, Flip, MixUp, Permutation, RandomChoice, Roll
+import jaxmix
+from jaxmix import (
+    CutMix,
+    Flip,
+    MixUp,
+    Neighbour,
+    Permutation,
+    Plan,
+    RandomApply,
+    RandomChoice,
+    Roll,
+)
 
 INDEX = [2, 0, 1, 5, 3, 4, 7, 6]
 TABLES = {  # A pairing of 8 rows, and everybody's partner.
@@ -171,6 +184,267 @@ def test_mixers_of_a_policy_share_one_permutation():
     policy = RandomChoice((CutMix(pairing="permutation"), MixUp(pairing="permutation")))
     plan = policy.plan(fresh(), (9, 4, 4, 1))
     assert reference.is_single_cycle(np.asarray(plan.partner))
+
+
+# Partners in closed form: from the number of a row, with nothing taken or sent.
+
+
+def pairings_of(rows):
+    """Pairings that suit a batch of that size."""
+    groups = [Flip(groups) for groups in (1, 2, 3) if rows % groups == 0]
+    rolls = [Roll(shift) for shift in (-7, -1, 0, 1, 4, 5)]
+    index = np.arange(rows, dtype=np.int32)
+    return [*groups, *rolls, *map(Permutation, (index, np.roll(index, 1), index[::-1].copy()))]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 4, 5, 6])
+def test_partner_and_own_say_whom_take_takes(rows):
+    @jax.jit
+    def ask():
+        everybody = jnp.arange(rows)
+        return [(p.take(everybody), p.partner(rows), p.own(rows)) for p in pairings_of(rows)]
+
+    for pairing, (taken, partner, own) in zip(pairings_of(rows), ask(), strict=True):
+        assert partner.dtype == jnp.int32 and partner.shape == (rows,)
+        assert partner.tolist() == taken.tolist(), pairing
+        own = np.zeros(rows, bool) if own is None else own
+        assert own.dtype == jnp.bool_
+        assert own.tolist() == (np.asarray(taken) == np.arange(rows)).tolist(), pairing
+
+
+@pytest.mark.parametrize(
+    ("pairing", "rows", "nobody"),
+    [
+        (Flip(), 4, True),
+        (Flip(), 5, False),
+        (Flip(2), 4, True),
+        (Flip(2), 6, False),
+        (Roll(), 5, True),
+        (Roll(5), 5, False),
+        (Roll(0), 4, False),
+        (Neighbour("batch"), 4, True),
+        (Neighbour("batch", Flip()), 5, True),
+    ],
+    ids=str,
+)
+def test_batches_in_which_nobody_is_its_own_partner_are_known_to_be(pairing, rows, nobody):
+    """Then nothing has to be computed to leave such rows alone."""
+    assert (pairing.own(rows) is None) == nobody
+
+
+# Neighbour: the next device's rows. `vmap` stands for the devices: three of them, so that the next
+# one is not the one before.
+
+LOCALS = {
+    "same": Roll(0),
+    "roll": Roll(),
+    "flip": "flip",
+    "flip-groups2": Flip(2),
+    "permutation": "permutation",
+}
+every_local = pytest.mark.parametrize("local", LOCALS.values(), ids=LOCALS)
+
+
+def devices_of(function, *shards):
+    """Calls it on each device, with the axis "batch" bound."""
+    return jax.jit(jax.vmap(function, axis_name="batch"))(*shards)
+
+
+def shards_of(*shape, seed=0):
+    """Everyday pixels on three devices."""
+    return np.random.default_rng(seed).uniform(0.1, 1.0, (3, *shape)).astype(np.float32)
+
+
+def half_plan(images, pairing):
+    """A quarter of everybody's partner."""
+    return Plan.of(images.shape, pairing, opacity=jnp.full(images.shape[0], 0.25))
+
+
+@every_local
+def test_neighbour_mixes_with_the_next_device(local):
+    """Against loops over the devices, each with the batch of the next one for its donors."""
+    pairing = Neighbour("batch", local)
+    mixer = RandomChoice((CutMix(pairing=pairing), MixUp(pairing=pairing)))
+
+    def mix(key, images, ids, maps, logits):
+        plan = mixer.plan(key, images.shape)
+        loss = plan.loss(optax.softmax_cross_entropy_with_integer_labels, logits, ids)
+        labels = plan.labels(ids, num_classes=5)
+        credit = plan.accuracy(logits, ids)
+        return plan, plan.partner, plan.images(images), labels, plan.maps(maps), loss, credit
+
+    images, logits = shards_of(4, 6, 5, 2), shards_of(4, 5, seed=1) * 5
+    ids = np.array([[0, 1, 2, 3], [4, 0, 1, -1], [2, 3, 4, 0]])
+    maps = np.random.default_rng(2).integers(0, 9, (3, 4, 6, 5))
+    mixed = devices_of(mix, jax.random.split(fresh(), 3), images, ids, maps, logits)
+    for d in range(3):
+        following = (d + 1) % 3
+        plan, partner, *found = jax.tree.map(lambda x, d=d: np.asarray(x[d]), mixed)
+        share = reference.of_plan(plan, (6, 5))
+        assert not np.any(plan.lam == 1)
+        exact = reference.images(images[d], partner, share, donors=images[following])
+        assert reference.blended_well(found[0], exact.astype(np.float64))
+        how = {"donors": ids[following]}
+        expected = [
+            reference.labels(ids[d], partner, plan.lam, num_classes=5, **how),
+            reference.maps(maps[d], partner, share, donors=maps[following]),
+            reference.loss(reference.cross_entropy, logits[d], ids[d], partner, plan.lam, **how),
+            reference.accuracy(logits[d], ids[d], partner, plan.lam, **how),
+        ]
+        for one, other in zip(found[1:], expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=2**-22)
+
+
+@every_local
+def test_neighbour_draws_what_its_local_pairing_draws(local):
+    """Which row of the next device, and how much of it: the key decides as it does alone."""
+
+    def draw(key, pairing):
+        return CutMix(pairing=pairing).plan(key, (4, 6, 5, 1))
+
+    keys = [jax.random.split(fresh(), 3) for _ in range(2)]
+    across = devices_of(lambda key: draw(key, Neighbour("batch", local)), keys[0])
+    within = devices_of(lambda key: draw(key, local), keys[1])
+    assert across.pairing.local == within.pairing or local == "permutation"
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(across), jax.tree.leaves(within))
+
+
+def test_each_device_draws_its_own_cycle():
+    def draw(key):
+        return MixUp(pairing=Neighbour("batch", "permutation")).plan(key, (16, 1)).partner
+
+    drawn = np.asarray(devices_of(draw, jax.random.split(fresh(), 3)))
+    assert all(map(reference.is_single_cycle, drawn))
+    assert len({tuple(partner) for partner in drawn.tolist()}) == 3
+
+
+def test_the_same_row_of_the_next_device_is_somebody_else():
+    """`Roll(0)` names the row itself, but on another device: its image and its lam are mixed."""
+    images = shards_of(4, 2)
+
+    def mix(images):
+        plan = half_plan(images, Neighbour("batch"))
+        return plan.partner, plan.images(images), plan.labels(jnp.arange(4), num_classes=4)
+
+    partner, mixed, labels = devices_of(mix, images)
+    assert partner.tolist() == [[0, 1, 2, 3]] * 3
+    np.testing.assert_allclose(mixed, 0.75 * images + 0.25 * np.roll(images, -1, 0), rtol=1e-6)
+    assert np.array_equal(labels, [np.eye(4)] * 3)
+    other = devices_of(
+        lambda d: half_plan(jnp.zeros((4, 1)), Neighbour("batch")).labels(
+            jnp.full(4, d), num_classes=3
+        ),
+        jnp.arange(3),
+    )
+    assert other[:, 0].tolist() == [[0.75, 0.25, 0], [0, 0.75, 0.25], [0.25, 0, 0.75]]
+
+
+def test_neighbours_of_another_number_of_devices():
+    """Eagerly, where the number of devices is all by which two calls of one program differ."""
+    for size in (3, 2, 5):
+        rows = jnp.arange(2 * size).reshape(size, 2)
+        plan = jax.vmap(lambda x: half_plan(x, Neighbour("batch")), axis_name="batch")(rows)
+        assert plan.lam.shape == (size, 2)
+        mixed = jax.vmap(lambda p, x: p.maps(x), axis_name="batch")
+        whole = jax.tree.map(lambda x: x, plan)
+        whole = Plan(whole.pairing, None, jnp.ones_like(plan.lam), jnp.zeros_like(plan.lam), None)
+        assert mixed(whole, rows).tolist() == np.roll(rows, -1, 0).tolist()
+
+
+@pytest.mark.parametrize("axes", [("row", "column"), ("column", "row"), ["row"]], ids=str)
+def test_several_axes_count_as_one(axes):
+    mesh = jax.make_mesh((2, 2), ("row", "column"), axis_types=(AxisType.Auto,) * 2)
+    split = PartitionSpec(tuple(axes))
+    exchange = jax.shard_map(
+        Neighbour(axes, "flip").take, mesh=mesh, in_specs=split, out_specs=split
+    )
+    devices = 2 ** len(axes)
+    shards = np.arange(devices * 3).reshape(devices, 3)
+    expected = np.roll(shards, -1, 0)[:, ::-1]
+    assert np.asarray(jax.jit(exchange)(shards.ravel())).tolist() == expected.ravel().tolist()
+
+
+def test_only_the_axis_that_is_named_is_exchanged_along():
+    rows = jnp.arange(12).reshape(2, 3, 2)
+    take = jax.vmap(jax.vmap(Neighbour("inner").take, axis_name="inner"), axis_name="outer")
+    assert take(rows).tolist() == np.roll(rows, -1, 1).tolist()
+    take = jax.vmap(jax.vmap(Neighbour("outer").take, axis_name="inner"), axis_name="outer")
+    assert take(rows).tolist() == np.roll(rows, -1, 0).tolist()
+
+
+NEIGHBOURS = [
+    Neighbour("batch"),
+    Neighbour("devices"),
+    Neighbour(["batch"]),
+    Neighbour(("hosts", "devices")),
+    Neighbour(("devices", "hosts")),
+    Neighbour("batch", "flip"),
+    Neighbour("batch", Flip(2)),
+    Neighbour("batch", "roll"),
+    Neighbour("batch", "permutation"),
+]
+
+
+@pytest.mark.parametrize("pairing", NEIGHBOURS, ids=repr)
+def test_neighbour_is_printed_hashed_and_pickled_as_it_is_made(pairing):
+    for value in (pairing, MixUp(pairing=pairing), RandomApply(CutMix(pairing=pairing))):
+        for copy in (eval(repr(value), vars(jaxmix).copy()), pickle.loads(pickle.dumps(value))):
+            assert copy == value and hash(copy) == hash(value)
+    assert jax.tree.leaves(pairing) == []
+    assert jax.tree.map(lambda leaf: leaf, pairing) == pairing
+    assert [pairing == other for other in NEIGHBOURS].count(True) == 1
+
+
+def test_neighbours_in_normal_form():
+    assert Neighbour("batch") == Neighbour("batch", Roll(0)) == Neighbour("batch", local=Roll(0))
+    assert Neighbour("batch", "flip").local == Flip()
+    assert Neighbour("batch", "permutation").local == Permutation()
+    assert Neighbour(["hosts", "devices"]).axis_name == ("hosts", "devices")
+    assert Neighbour("batch", "permutation").random and not Neighbour("batch").random
+
+
+@pytest.mark.parametrize("local", [Roll(0), Flip(2), Roll()], ids=repr)
+def test_rows_whose_neighbour_is_padding_stay_unmixed(local):
+    images = shards_of(4, 2)
+    valid = np.array([[1, 1, 1, 0], [1, 0, 1, 1], [0, 1, 1, 1]], bool)
+    images[~valid] = np.nan
+
+    def mix(images, valid):
+        plan = half_plan(images, Neighbour("batch", local)).only(valid)
+        return plan.lam, plan.images(images)
+
+    lam, mixed = map(np.asarray, devices_of(mix, images, valid))
+    partner = np.asarray(local.take(jnp.arange(4)))
+    on = valid & np.roll(valid, -1, 0)[:, partner]
+    assert lam.tolist() == np.where(on, 0.75, 1.0).tolist() and 0 < on.sum() < valid.sum()
+    expected = 0.75 * images + 0.25 * np.roll(images, -1, 0)[:, partner]
+    np.testing.assert_allclose(mixed[on], expected[on], rtol=1e-6)
+    assert np.array_equal(reference.bits(mixed[~on]), reference.bits(images[~on]))
+
+
+@pytest.mark.parametrize("local", [Roll(0), Flip(2)], ids=repr)
+def test_slices_of_a_plan_with_neighbours(local):
+    def mix(key, images):
+        plan = CutMix(pairing=Neighbour("batch", local)).plan(key, images.shape)
+        parts = [plan[k : k + 2].images(images[k : k + 2]) for k in (0, 2)]
+        return plan.images(images), jnp.concatenate(parts), plan[:].images(images)
+
+    images = shards_of(4, 6, 5, 1)
+    whole, parts, same = devices_of(mix, jax.random.split(fresh(), 3), images)
+    assert np.array_equal(whole, parts) and np.array_equal(whole, same)
+    assert not np.array_equal(whole, images)
+
+
+@every_local
+def test_gradient_goes_back_to_the_neighbour(local):
+    local = Permutation(np.array([2, 0, 3, 1], np.int32)) if local == "permutation" else local
+    pairing, cotangents = Neighbour("batch", local), shards_of(4, 2)
+    gradient = jax.grad(lambda x: (devices_of(pairing.take, x) * cotangents).sum())
+    back = np.zeros((3, 4, 2), np.float32)
+    for d in range(3):
+        for i, j in enumerate(np.asarray(pairing.partner(4))):
+            back[(d + 1) % 3, j] += cotangents[d, i]
+    assert np.array_equal(gradient(jnp.zeros((3, 4, 2))), back)
 
 
 # What crosses the wire when the batch is sharded over eight devices.
