@@ -1,0 +1,145 @@
+"""What one batch becomes on a mesh, and its digest; as a program, on the mesh of two processes.
+
+python tests/devices.py PORT PROCESS_ID RESULTS.npz
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomChoice, Roll
+
+ROOT = pathlib.Path(__file__).parent.parent
+SHAPE = (16, 6, 4, 2)
+PAIRINGS = {
+    "flip": Flip(),
+    "flip-groups8": Flip(groups=8),
+    "roll": Roll(),
+    "permutation": Permutation(),
+}
+
+
+def images():
+    """A batch with both zeros in it."""
+    values = np.random.default_rng(0).random(SHAPE, np.float32)
+    return np.where(values < 0.3, np.float32(-0.0), values)
+
+
+def mesh_of(devices, axis_type):
+    """A mesh of the first devices, over all processes."""
+    axis_types = (getattr(AxisType, axis_type),)
+    return jax.make_mesh(
+        (devices,), ("batch",), axis_types=axis_types, devices=jax.devices()[:devices]
+    )
+
+
+def on_mesh(array, mesh):
+    """The array split over the batch, of which each process has only its own rows in hand."""
+    rows = NamedSharding(mesh, PartitionSpec("batch"))
+    held = {
+        part[0].indices(len(array)) for part in rows.addressable_devices_indices_map(SHAPE).values()
+    }
+    local = np.concatenate([array[slice(*span)] for span in sorted(held)])
+    return jax.make_array_from_process_local_data(rows, local, array.shape)
+
+
+def mix(pairing, images):
+    """What a plan holds, what it paints opaquely, and what it makes of the images."""
+    mixer = RandomChoice((CutMix(pairing=pairing), MixUp(pairing=pairing)))
+    plan = mixer.plan(jax.random.key(0), SHAPE)
+    share = plan.weights(SHAPE)[..., None]
+    drawn = plan.region.start, plan.region.stop, plan.opacity, plan.lam, plan.partner
+    return (*drawn, (share == 0) | (share == 1), plan.images(images))
+
+
+def results(mesh=None):
+    """[start, stop, opacity, lam, partner, opaque, images] for each pairing."""
+    array, shared = images(), None
+    if mesh is not None:
+        array, shared = on_mesh(array, mesh), NamedSharding(mesh, PartitionSpec())
+    mixed = jax.jit(mix, static_argnums=0, out_shardings=shared)
+    return {name: jax.device_get(mixed(pairing, array)) for name, pairing in PAIRINGS.items()}
+
+
+def exchanged(mesh):
+    """Images that each device mixed with its neighbour's, by a key of its own."""
+    rows = PartitionSpec("batch")
+
+    def step(images):
+        key = jax.random.fold_in(jax.random.key(0), jax.lax.axis_index("batch"))
+        return CutMix(pairing=Neighbour("batch"))(key, images)
+
+    step = jax.shard_map(step, mesh=mesh, in_specs=rows, out_specs=rows)
+    shared = NamedSharding(mesh, PartitionSpec())
+    return jax.device_get(jax.jit(step, out_shardings=shared)(on_mesh(images(), mesh)))
+
+
+def digest(name, result):
+    """A hash of everything that must be the same to the bit: the draws and the opaque pixels."""
+    *drawn, opaque, pixels = result
+    if name == "permutation":  # A sum over devices of what each has loses the sign of -0.0.
+        pixels = pixels + 0.0
+    chosen = np.where(opaque, pixels, np.float32(0))
+    content = hashlib.sha256()
+    for array in (*drawn, opaque, chosen):
+        content.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+    return content.hexdigest()
+
+
+def free_port():
+    """A port at which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def run_together(*commands):
+    """Runs a Python program for each list of arguments, all at once; what each of them printed."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", *map(str, command)],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command in commands
+    ]
+    try:
+        outputs = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, errors) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    return [printed.splitlines() for printed, _ in outputs]
+
+
+def main():
+    """Prints the digests as JSON; process 0 saves what they were taken of."""
+    port, process, path = sys.argv[1:]
+    jax.config.update("jax_num_cpu_devices", 4)
+    jax.distributed.initialize(f"localhost:{port}", 2, int(process))
+    digests, saved = {}, {}
+    for axis_type in ("Auto", "Explicit"):
+        mesh = mesh_of(8, axis_type)
+        for name, result in results(mesh).items():
+            digests[f"{axis_type}-{name}"] = digest(name, result)
+            saved[f"{axis_type}-{name}"] = result[-1]
+        neighbour = exchanged(mesh)
+        digests[f"{axis_type}-neighbour"] = hashlib.sha256(neighbour.tobytes()).hexdigest()
+    if process == "0":
+        np.savez(path, **saved)
+    print(json.dumps(digests))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,555 @@
+"""Many devices: every pairing in every mode, what it sends, and the same draws on all of them."""
+
+import collections
+import functools
+import hashlib
+import json
+import re
+
+import devices
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomApply, RandomChoice, Roll
+
+ROWS, HEIGHT, WIDTH, CLASSES = 24, 4, 6, 5  # Three rows on each of eight devices: odd groups.
+PAIRINGS = {
+    "flip": Flip(),
+    "flip-groups8": Flip(groups=8),
+    "roll": Roll(),
+    "roll-none": Roll(0),
+    "permutation": Permutation(),
+}
+NEIGHBOURS = {
+    "neighbour": Neighbour("batch"),
+    "neighbour-flip": Neighbour("batch", Flip(groups=2)),
+    "neighbour-permutation": Neighbour("batch", Permutation()),
+}
+
+
+def fresh(seed=0):
+    """A key that nobody has used yet."""
+    return jax.random.key(seed)
+
+
+def both(pairing, per="example"):
+    """CutMix or MixUp with that pairing: boxes, opacities, and one pass over the pixels."""
+    return RandomChoice((CutMix(pairing=pairing), MixUp(pairing=pairing)), per=per)
+
+
+def cross_entropy(logits, labels):
+    return -(jax.nn.one_hot(labels, CLASSES) * jax.nn.log_softmax(logits)).sum(-1)
+
+
+@functools.cache
+def batch():
+    """Images, labels, maps, logits, and which rows are no padding."""
+    rng = np.random.default_rng(0)
+    return (
+        rng.random((ROWS, HEIGHT, WIDTH, 2), np.float32),
+        rng.integers(0, CLASSES, ROWS, np.int32),
+        rng.integers(0, 9, (ROWS, HEIGHT, WIDTH), np.int32),
+        rng.random((ROWS, CLASSES), np.float32),
+        np.arange(ROWS) < ROWS - 5,
+    )
+
+
+def everything(mixer, key, images, labels, maps, logits, valid, donors=(None,) * 5):
+    """All that follows from one draw, and from its valid rows; `donors` are another device's."""
+    drawn = mixer.plan(key, images.shape)
+    other_images, other_labels, other_maps, _, other_valid = donors
+    results = {"lam": drawn.lam, "partner": drawn.partner}
+    for name, plan in {"": drawn, "only_": drawn.only(valid, donors=other_valid)}.items():
+        soft = plan.labels(labels, num_classes=CLASSES, smoothing=0.1, donors=other_labels)
+        results |= {
+            f"{name}images": plan.images(images, donors=other_images),
+            f"{name}labels": soft,
+            f"{name}maps": plan.maps(maps, donors=other_maps),
+            f"{name}loss": plan.loss(cross_entropy, logits, labels, donors=other_labels),
+            f"{name}accuracy": plan.accuracy(logits, labels, donors=other_labels),
+        }
+    return results
+
+
+def assert_equal(results, expected):
+    """Draws, labels and classes to the bit, blends within a unit, losses within float32."""
+    assert results.keys() == expected.keys()
+    for name, value in expected.items():
+        result, value = np.asarray(results[name]), np.asarray(value)
+        assert (result.shape, result.dtype) == (value.shape, value.dtype), name
+        if name.endswith(("images", "labels")):
+            assert np.all(reference.ulps(result, value) <= 1), name
+        elif name.endswith(("loss", "accuracy")):
+            np.testing.assert_allclose(result, value, rtol=1e-5, err_msg=name)
+        else:
+            assert np.array_equal(result, value), name
+
+
+# A batch that is split over a mesh.
+
+MESHES = {  # The axes of the mesh; those over which batch, height and width are split.
+    "batch": ({"batch": 8}, ("batch", None, None)),
+    "batch-model": ({"batch": 4, "model": 2}, ("batch", None, None)),
+    "batch-height": ({"batch": 4, "height": 2}, ("batch", "height", None)),
+    "batch-width": ({"batch": 4, "width": 2}, ("batch", None, "width")),
+    "hosts-devices": ({"hosts": 2, "devices": 4}, (("hosts", "devices"), None, None)),
+}
+
+
+def mesh_of(sizes, axis_type):
+    """A mesh of the first devices."""
+    types = (getattr(AxisType, axis_type),) * len(sizes)
+    count = int(np.prod(list(sizes.values())))
+    return jax.make_mesh(
+        tuple(sizes.values()), tuple(sizes), axis_types=types, devices=jax.devices()[:count]
+    )
+
+
+def on_mesh(arrays, mesh, spec, leading=()):
+    """Each array split as its axes are: [B], [B, K], [B, H, W] or [B, H, W, C]."""
+    result = []
+    for array in arrays:
+        deep = array.ndim - len(leading) > 2
+        split = PartitionSpec(*leading, *(spec if deep else spec[:1]))
+        result.append(jax.device_put(array, NamedSharding(mesh, split)))
+    return result
+
+
+def is_split_like(result, array):
+    return result.sharding.is_equivalent_to(array.sharding, result.ndim)
+
+
+def assert_sharding_is_kept(results, arrays):
+    """What comes out is laid out over the mesh as the images, labels and maps that went in."""
+    images, labels, maps, _, _ = arrays
+    for name, result in results.items():
+        kind = name.removeprefix("only_")
+        if kind in ("images", "maps"):
+            assert is_split_like(result, {"images": images, "maps": maps}[kind]), name
+        elif kind in ("loss", "accuracy"):
+            assert is_split_like(result, labels), name
+        elif kind == "labels":
+            rows = labels.sharding.spec[: labels.ndim]
+            dense = NamedSharding(labels.sharding.mesh, PartitionSpec(*rows, None))
+            assert result.sharding.is_equivalent_to(dense, result.ndim), name
+
+
+@functools.cache
+def on_one_device(name, per="example"):
+    return jax.jit(everything)(both(PAIRINGS[name], per), fresh(), *batch())
+
+
+axis_types = pytest.mark.parametrize("axis_type", ["Auto", "Explicit"])
+
+
+@pytest.mark.parametrize("name", PAIRINGS)
+@pytest.mark.parametrize("mesh", MESHES)
+@axis_types
+def test_every_pairing_on_every_mesh(axis_type, mesh, name):
+    sizes, spec = MESHES[mesh]
+    arrays = on_mesh(batch(), mesh_of(sizes, axis_type), spec)
+    results = jax.jit(everything)(both(PAIRINGS[name]), fresh(), *arrays)
+    assert_equal(results, on_one_device(name))
+    assert_sharding_is_kept(results, arrays)
+
+
+@axis_types
+def test_pairs_on_a_mesh(axis_type):
+    arrays = on_mesh(batch(), mesh_of({"batch": 8}, axis_type), ("batch", None, None))
+    results = jax.jit(everything)(both(Flip(), "pair"), fresh(), *arrays)
+    assert_equal(results, on_one_device("flip", "pair"))
+    assert_sharding_is_kept(results, arrays)
+
+
+@pytest.mark.parametrize("name", PAIRINGS)
+@axis_types
+def test_vmap_on_a_mesh(axis_type, name):
+    arrays = [np.stack([x, x[::-1]]) for x in batch()]
+    mesh = mesh_of({"batch": 8}, axis_type)
+    split = on_mesh(arrays, mesh, ("batch", None, None), leading=(None,))
+    over_two = jax.jit(jax.vmap(functools.partial(everything, both(PAIRINGS[name]))))
+    results = over_two(jax.random.split(fresh(), 2), *split)
+    assert_equal(results, over_two(jax.random.split(fresh(), 2), *arrays))
+    for part in ("images", "only_images"):
+        assert is_split_like(results[part], split[0])
+
+
+@axis_types
+def test_a_plan_may_itself_be_split(axis_type):
+    """Split over the batch or not, by the caller: it mixes as it did."""
+    mesh = mesh_of({"batch": 8}, axis_type)
+    images, labels, maps, logits, _ = on_mesh(batch(), mesh, ("batch", None, None))
+    rows = NamedSharding(mesh, PartitionSpec("batch"))
+    draw = jax.jit(lambda key: both(Flip()).plan(key, images.shape), out_shardings=rows)
+
+    @jax.jit
+    def mix(plan):
+        return {
+            "images": plan.images(images),
+            "labels": plan.labels(labels, num_classes=CLASSES, smoothing=0.1),
+            "maps": plan.maps(maps),
+            "loss": plan.loss(cross_entropy, logits, labels),
+        }
+
+    plan = draw(fresh())
+    assert plan.lam.sharding.is_equivalent_to(rows, 1)
+    results = mix(plan)
+    assert_equal(results, {name: on_one_device("flip")[name] for name in results})
+
+
+@axis_types
+def test_gradients_on_a_mesh(axis_type):
+    images = batch()[0]
+    split = on_mesh([images], mesh_of({"batch": 8}, axis_type), ("batch", None, None))[0]
+
+    def score(images):
+        return (both(Flip())(fresh(), images) ** 2).sum()
+
+    gradient = jax.jit(jax.grad(score))(split)
+    assert is_split_like(gradient, split)
+    np.testing.assert_allclose(gradient, jax.grad(score)(images), rtol=1e-5)
+
+
+# A batch on each device: pmap and shard_map.
+
+DEVICES = 4
+
+
+def shards(arrays):
+    """[D, B / D, ...]: the batch of each device."""
+    return [x.reshape(DEVICES, -1, *x.shape[1:]) for x in arrays]
+
+
+def whole(results):
+    """The batches of all devices behind each other."""
+    return {name: np.asarray(x).reshape(-1, *x.shape[2:]) for name, x in results.items()}
+
+
+def on_device(mixer, device, *arrays, donors=(None,) * 5):
+    """What one device does, with a key of its own."""
+    return everything(mixer, jax.random.fold_in(fresh(), device), *arrays, donors=donors)
+
+
+@functools.cache
+def one_after_the_other(name):
+    """What all devices do, in a loop: the neighbour's arrays are handed over as donors."""
+    pairing = (PAIRINGS | NEIGHBOURS)[name]
+    parts = shards(batch())
+    results = []
+    for device in range(DEVICES):
+        own = [x[device] for x in parts]
+        if isinstance(pairing, Neighbour):
+            donors = [x[(device + 1) % DEVICES] for x in parts]
+            results.append(on_device(both(pairing.local), device, *own, donors=donors))
+        else:
+            results.append(on_device(both(pairing), device, *own))
+    return {key: np.concatenate([result[key] for result in results]) for key in results[0]}
+
+
+MAPPED = {  # How a function is mapped: axes of the mesh (None for pmap), its type, manual axes.
+    "pmap": (None, None, None),
+    "shard_map-Auto": ({"batch": DEVICES}, "Auto", {"batch"}),
+    "shard_map-Explicit": ({"batch": DEVICES}, "Explicit", {"batch"}),
+    "shard_map-both": ({"batch": DEVICES, "model": 2}, "Explicit", {"batch", "model"}),
+    "shard_map-partly-Auto": ({"batch": DEVICES, "model": 2}, "Auto", {"batch"}),
+    "shard_map-partly-Explicit": ({"batch": DEVICES, "model": 2}, "Explicit", {"batch"}),
+}
+
+
+def mapped(mode, function, arrays, axis=0):
+    """Runs `function(*shards)` on every device; `axis` of the arrays and results is split."""
+    sizes, axis_type, manual = MAPPED[mode]
+    if sizes is None:
+        split = [np.stack(np.split(x, DEVICES, axis)) for x in arrays]
+        results = jax.pmap(function, axis_name="batch")(*split)
+        return {key: np.concatenate(list(x), axis) for key, x in results.items()}
+    mesh, spec = mesh_of(sizes, axis_type), PartitionSpec(*[None] * axis, "batch")
+    split = [jax.device_put(x, NamedSharding(mesh, spec)) for x in arrays]
+    function = jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec, axis_names=manual)
+    return jax.jit(function)(*split)
+
+
+few_pairings = ["flip", "roll", "permutation", *NEIGHBOURS]
+
+
+@pytest.mark.parametrize("name", few_pairings)
+@pytest.mark.parametrize("mode", MAPPED)
+def test_every_pairing_on_every_device(mode, name):
+    mixer = both((PAIRINGS | NEIGHBOURS)[name])
+
+    def step(*arrays):
+        return on_device(mixer, jax.lax.axis_index("batch"), *arrays)
+
+    assert_equal(mapped(mode, step, batch()), one_after_the_other(name))
+
+
+@pytest.mark.parametrize("name", ["roll", "neighbour-flip"])
+@pytest.mark.parametrize("mode", ["pmap", "shard_map-Explicit", "shard_map-partly-Explicit"])
+def test_vmap_on_every_device(mode, name):
+    mixer = both((PAIRINGS | NEIGHBOURS)[name])
+    arrays = [np.stack([x, x]) for x in batch()]
+
+    def step(*arrays):
+        device = jax.lax.axis_index("batch")
+        return jax.vmap(lambda *arrays: on_device(mixer, device, *arrays))(*arrays)
+
+    results = mapped(mode, step, arrays, axis=1)
+    for copy in (0, 1):
+        expected = one_after_the_other(name)
+        assert_equal({key: x[copy] for key, x in results.items()}, expected)
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map-Auto", "shard_map-Explicit"])
+def test_a_key_that_all_devices_share_draws_the_same_on_each(mode):
+    def step(*arrays):
+        return everything(both(Neighbour("batch")), fresh(), *arrays)
+
+    lam = np.asarray(mapped(mode, step, batch())["lam"])
+    assert np.array_equal(lam.reshape(DEVICES, -1), np.tile(lam[: ROWS // DEVICES], (DEVICES, 1)))
+
+
+def test_neighbour_along_two_axes_at_once():
+    """Two axes count as one: the last device of a host takes from the first of the next host."""
+    mesh, spec = (
+        mesh_of({"hosts": 2, "devices": 2}, "Explicit"),
+        PartitionSpec(("hosts", "devices")),
+    )
+    images = jnp.arange(8.0).reshape(8, 1)
+    swap = Neighbour(("hosts", "devices"))
+    taken = jax.shard_map(swap.take, mesh=mesh, in_specs=spec, out_specs=spec)(
+        jax.device_put(images, NamedSharding(mesh, spec))
+    )
+    assert np.asarray(taken)[:, 0].tolist() == [2, 3, 4, 5, 6, 7, 0, 1]
+
+
+def neighbour_with(axis_name):
+    return CutMix(pairing=Neighbour(axis_name))
+
+
+@pytest.mark.parametrize("axis_type", ["none", "Auto", "Explicit"])
+def test_neighbour_under_jit_names_the_alternative(axis_type):
+    images = batch()[0]
+    if axis_type != "none":
+        mesh = mesh_of({"batch": 8}, axis_type)
+        images = on_mesh([images], mesh, ("batch", None, None))[0]
+    with pytest.raises(ValueError, match=r"'batch' of Neighbour is not bound.*pmap.*Flip\(\)"):
+        jax.jit(neighbour_with("batch"))(fresh(), images)
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map-Auto", "shard_map-Explicit"])
+def test_neighbour_of_another_axis_is_refused(mode):
+    def step(images):
+        return {"images": neighbour_with("data")(fresh(), images)}
+
+    with pytest.raises(ValueError, match="'data' of Neighbour is not bound"):
+        mapped(mode, step, batch()[:1])
+
+
+def test_neighbour_needs_a_neighbour():
+    with pytest.raises(ValueError, match=r"size 1.*Flip\(\) or Roll\(\)"):
+        jax.pmap(lambda x: neighbour_with("batch")(fresh(), x), axis_name="batch")(
+            batch()[0][np.newaxis]
+        )
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map-Explicit"])
+def test_groups_must_divide_the_batch_of_a_device(mode):
+    """24 rows can be halved four times; the six of a device cannot."""
+    mixer = both(Flip(groups=8))
+    with pytest.raises(ValueError, match=r"multiple of the groups.*6 rows for Flip\(groups=8\)"):
+        mapped(mode, lambda images: {"images": mixer(fresh(), images)}, batch()[:1])
+
+
+def test_donors_of_another_layout_are_refused():
+    mesh = mesh_of({"batch": 4, "model": 2}, "Explicit")
+    pixels, others = batch()[0], batch()[0][::-1]
+    images = on_mesh([pixels], mesh, ("batch", None, None))[0]
+    donors = on_mesh([others], mesh, ("model", None, None))[0]
+    plan = both(Roll(0)).plan(fresh(), images.shape)
+    with pytest.raises(ValueError, match=r"laid out.*'batch'.*'model'.*reshard"):
+        jax.jit(lambda x, y: plan.images(x, donors=y))(images, donors)
+    moved = jax.sharding.reshard(donors, images.sharding)
+    expected = np.asarray(plan.images(pixels, donors=others))
+    assert np.all(reference.ulps(np.asarray(plan.images(images, donors=moved)), expected) <= 1)
+
+
+# What is sent.
+
+SIZES = {"pred": 1, "u8": 1, "s8": 1, "bf16": 2, "f32": 4, "s32": 4, "u32": 4}
+COLLECTIVE = re.compile(
+    r"= (.+?) (all-gather|all-reduce|all-to-all|collective-permute|collective-broadcast"
+    r"|reduce-scatter|send|recv)(?:-start)?\("
+)
+
+
+def sent(function, *arguments):
+    """The bytes that each kind of collective delivers to a device, in the compiled program."""
+    result = collections.Counter()
+    for shapes, kind in COLLECTIVE.findall(jax.jit(function).lower(*arguments).compile().as_text()):
+        for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
+            result[kind] += SIZES[dtype] * int(np.prod([int(n) for n in dims.split(",") if n]))
+    return dict(result)
+
+
+def promised():
+    """The README's table: for each pairing the collective and the bytes of its example."""
+    readme = (devices.ROOT / "README.md").read_text()
+    table = {}
+    for line in readme.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        match = re.fullmatch(r"`(\w+\(.*\))`.*", cells[0])
+        if len(cells) == 4 and match and re.fullmatch(r"[\d,]+", cells[3]):
+            table[match[1]] = cells[2], int(cells[3].replace(",", ""))
+    return table
+
+
+SENT = {  # As the README writes them, for eight devices.
+    "Flip()": Flip(),
+    "Flip(groups=8)": Flip(groups=8),
+    "Roll(shift=1)": Roll(),
+    "Permutation()": Permutation(),
+    'Neighbour("batch")': Neighbour("batch"),
+}
+
+
+def mixing(pairing, dtype="float32", **kind):
+    """A function that mixes f32[256, 32, 32, 3] over eight devices, and its arguments."""
+    mesh = mesh_of({"batch": 8}, kind.get("axis_type", "Auto"))
+    rows = NamedSharding(mesh, PartitionSpec("batch"))
+    images = jax.device_put(jnp.zeros((256, 32, 32, 3), dtype), rows)
+    labels = jax.device_put(jnp.zeros(256, jnp.int32), rows)
+
+    def mix(key, images, labels):
+        mixer = both(pairing)
+        if not kind.get("labels"):
+            return mixer(key, images)
+        return mixer(key, images, labels, num_classes=10)
+
+    if isinstance(pairing, Neighbour):
+        specs = PartitionSpec(), PartitionSpec("batch"), PartitionSpec("batch")
+        mix = jax.shard_map(mix, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("batch"))
+    return mix, fresh(), images, labels
+
+
+def test_the_readme_names_every_pairing():
+    assert promised().keys() == SENT.keys()
+
+
+@pytest.mark.parametrize("name", SENT)
+@axis_types
+def test_pairings_send_what_the_readme_says(axis_type, name):
+    collective, size = promised()[name]
+    expected = {} if size == 0 else {collective: size}
+    assert sent(*mixing(SENT[name], axis_type=axis_type)) == expected
+
+
+@pytest.mark.parametrize(
+    ("pairing", "size"),
+    [
+        (Flip(groups=2), 393216),
+        (Flip(groups=16), 0),
+        (Roll(-3), 3 * 12288),
+        (Roll(40), 393216),
+        (Roll(0), 0),
+        (Neighbour("batch", Flip(2)), 393216),
+    ],
+    ids=repr,
+)
+def test_other_settings_send_no_more_than_a_shard(pairing, size):
+    assert sent(*mixing(pairing)) == ({"collective-permute": size} if size else {})
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("uint8", 98304), ("bfloat16", 393216)])
+def test_pixels_travel_in_their_dtype_or_wider(dtype, size):
+    """XLA on CPUs sends bfloat16 as float32; no dtype costs more than float32 does."""
+    assert sent(*mixing(Flip(), dtype)) == {"collective-permute": size}
+
+
+@axis_types
+def test_labels_add_their_own_bytes_and_nothing_else(axis_type):
+    """A class id of four bytes for each row: nothing is sent to find out who has no partner."""
+    assert sent(*mixing(Flip(), labels=True, axis_type=axis_type)) == {
+        "collective-permute": 393216 + 4 * 32
+    }
+
+
+@pytest.mark.parametrize(
+    "mixer",
+    [
+        CutMix(),
+        MixUp(per="pair"),
+        CutMix(per="batch", pairing="roll"),
+        RandomApply(both(Flip(groups=8)), prob=0.5),
+        both(Permutation()),
+    ],
+    ids=["cutmix", "mixup-pair", "cutmix-batch", "choice", "choice-permutation"],
+)
+@pytest.mark.parametrize("split", [False, True], ids=["replicated", "split"])
+def test_drawing_a_plan_sends_nothing(split, mixer):
+    """But for a few bytes of each row's draw to its partner, if pairs share it and are split."""
+    mesh = mesh_of({"batch": 8}, "Auto")
+    spec = PartitionSpec("batch") if split else PartitionSpec()
+    draw = jax.jit(
+        lambda key: mixer.plan(key, (256, 32, 32, 3)), out_shardings=NamedSharding(mesh, spec)
+    )
+    shared = {"collective-permute": 4 * 32} if split and mixer.per == "pair" else {}
+    assert sent(draw, fresh()) == shared
+
+
+# One device or many, one process or two: the same.
+
+
+@functools.cache
+def without_a_mesh():
+    return devices.results()
+
+
+def assert_the_same(name, result):
+    """Draws and opaque pixels by their hashes, blends within a unit."""
+    expected = without_a_mesh()[name]
+    assert devices.digest(name, result) == devices.digest(name, expected)
+    assert np.all(reference.ulps(result[-1], expected[-1]) <= 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+@axis_types
+def test_the_number_of_devices_does_not_matter(axis_type, count):
+    results = devices.results(devices.mesh_of(count, axis_type))
+    for name in devices.PAIRINGS:
+        assert_the_same(name, results[name])
+
+
+def test_a_digest_tells_draws_and_opaque_pixels_apart():
+    *drawn, opaque, pixels = without_a_mesh()["flip"]
+    digest = functools.partial(devices.digest, "flip")
+    assert opaque.any() and not opaque.all()
+    for i in range(len(drawn)):
+        other = [x.copy() for x in drawn]
+        other[i].flat[-1] += 1
+        assert digest((*other, opaque, pixels)) != digest((*drawn, opaque, pixels))
+    shown = np.broadcast_to(opaque, pixels.shape)
+    signs = digest((*drawn, opaque, np.where(shown & (pixels == 0), np.float32(0), pixels)))
+    blends = digest((*drawn, opaque, np.where(shown, pixels, np.nextafter(pixels, np.float32(2)))))
+    assert signs != digest((*drawn, opaque, pixels)) == blends
+
+
+def test_the_number_of_processes_does_not_matter(tmp_path):
+    """Two processes of four devices each, as two hosts have them."""
+    port, path = devices.free_port(), tmp_path / "results.npz"
+    printed = devices.run_together(*((devices.__file__, port, i, path) for i in range(2)))
+    digests = [json.loads(lines[-1]) for lines in printed]
+    assert digests[0] == digests[1]
+    expected = {name: devices.digest(name, x) for name, x in without_a_mesh().items()}
+    with np.load(path) as saved:
+        for axis_type in ("Auto", "Explicit"):
+            for name in devices.PAIRINGS:
+                assert digests[0][f"{axis_type}-{name}"] == expected[name]
+                units = reference.ulps(saved[f"{axis_type}-{name}"], without_a_mesh()[name][-1])
+                assert np.all(units <= 1)
+            alone = devices.exchanged(devices.mesh_of(8, axis_type))
+            neighbour = hashlib.sha256(alone.tobytes()).hexdigest()
+            assert digests[0][f"{axis_type}-neighbour"] == neighbour

@@ -1,0 +1,225 @@
+"""The sharded example, end to end: the same run on any number of devices and processes."""
+
+import csv
+import importlib.util
+import json
+import shutil
+import sys
+
+import devices
+import numpy as np
+import pytest
+
+import jaxmix
+
+EXAMPLE = devices.ROOT / "examples" / "train_sharded.py"
+
+# Runs the example, prints hashes of the plans that it trained by and how many rows each of its
+# arrays took from the data, and saves the network and the optimizer as training left them.
+RECORDED = """if True:
+    import hashlib, importlib.util, json, sys, jax, numpy
+    from flax import nnx
+    sys.argv.pop(0)
+    spec = importlib.util.spec_from_file_location("train_sharded", sys.argv[0])
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    train_step, make_array = example.train_step, jax.make_array_from_process_local_data
+    hashes, rows, trained = {}, set(), []
+
+    def recorded_step(model, optimizer, plan, images, labels):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(plan):
+            content = hashes.setdefault(jax.tree_util.keystr(path), hashlib.sha256())
+            content.update(numpy.asarray(leaf).tobytes())
+        trained[:] = model, optimizer
+        return train_step(model, optimizer, plan, images, labels)
+
+    def recorded_array(sharding, local, shape):
+        rows.add((len(local), shape[0]))
+        return make_array(sharding, local, shape)
+
+    example.train_step = recorded_step
+    jax.make_array_from_process_local_data = recorded_array
+    example.main()
+    if jax.process_index() == 0:
+        leaves = jax.tree_util.tree_leaves_with_path(nnx.state(tuple(trained)))
+        state = {jax.tree_util.keystr(path): numpy.asarray(leaf) for path, leaf in leaves}
+        numpy.savez(sys.argv[sys.argv.index("--out") + 1] + "/state.npz", **state)
+    hashes = {path: content.hexdigest() for path, content in hashes.items()}
+    print(json.dumps({"plans": hashes, "rows": sorted(rows)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("train_sharded", EXAMPLE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(out, *options, processes=1):
+    """Runs the example in one process or in several; returns what each of them recorded."""
+    command = ["-c", RECORDED, EXAMPLE, "--out", out, *options]
+    if processes == 1:
+        printed = devices.run_together(command)
+    else:
+        command += ["--coordinator", f"localhost:{devices.free_port()}"]
+        command += ["--num-processes", processes, "--process-id"]
+        printed = devices.run_together(*([*command, i] for i in range(processes)))
+    assert printed[0][-2].startswith("test accuracy 0.")
+    assert not any("accuracy" in line for lines in printed[1:] for line in lines)
+    return [json.loads(lines[-1]) for lines in printed]
+
+
+def metrics(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def state(folder):
+    """Parameters, moments and counts by their paths."""
+    with np.load(folder / "state.npz") as saved:
+        return dict(saved)
+
+
+def assert_close(folder, other):
+    """The same to the tolerance of float32 sums in another order."""
+    left, right = state(folder), state(other)
+    assert left.keys() == right.keys() and len(left) > 20
+    for path, leaf in left.items():
+        np.testing.assert_allclose(leaf, right[path], rtol=1e-3, atol=1e-5, err_msg=path)
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    """Two epochs on four devices of one process: the folder, and what it recorded."""
+    out = tmp_path_factory.mktemp("one")
+    return out, run(out, "--devices", 4, "--epochs", 2)[0]
+
+
+def test_the_run_learns(one_process):
+    folder, _ = one_process
+    first, last = metrics(folder)
+    assert list(first) == ["epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
+    assert 0 < last["train_loss"] < first["train_loss"] < 3
+    assert 0 < last["test_loss"] < first["test_loss"] < 3
+    assert last["test_accuracy"] > 0.5
+    hits = last["test_accuracy"] * 360
+    assert abs(hits - round(hits)) < 1e-3, "360 examples are held out, each counts once"
+
+
+def test_two_processes_train_as_one_does(one_process, tmp_path):
+    folder, alone = one_process
+    first, second = run(tmp_path, "--devices", 2, "--epochs", 2, processes=2)
+    assert first["plans"] == second["plans"] == alone["plans"]
+    assert len(alone["plans"]) == 4, "start, stop, opacity and lam"
+    assert first["rows"] == second["rows"] == [[32, 64]], "each reads its half of each batch"
+    assert alone["rows"] == [[64, 64]]
+    assert_close(tmp_path, folder)
+
+
+def test_micro_batches_train_as_the_whole_batch_does(one_process, tmp_path):
+    """On another number of devices, too; the slices of a plan behind each other are the plan."""
+    folder, whole = one_process
+    (parts,) = run(tmp_path, "--devices", 2, "--epochs", 2, "--accumulate", 2)
+    assert parts["plans"] == whole["plans"]
+    assert parts["rows"] == [[32, 32]]
+    assert_close(tmp_path, folder)
+    for one, other in zip(metrics(tmp_path), metrics(folder), strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
+
+
+def test_a_resumed_run_is_one_run(one_process, tmp_path):
+    """To the bit on as many devices; two processes can go on where one of them stopped."""
+    folder, _ = one_process
+    run(tmp_path / "one", "--devices", 4, "--epochs", 1)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    run(tmp_path / "one", "--devices", 4, "--epochs", 2, "--resume")
+    whole, parts = state(folder), state(tmp_path / "one")
+    assert whole.keys() == parts.keys()
+    for path, leaf in whole.items():
+        np.testing.assert_array_equal(parts[path], leaf, err_msg=path)
+    assert metrics(tmp_path / "one") == metrics(folder)
+    run(tmp_path / "two", "--devices", 2, "--epochs", 2, "--resume", processes=2)
+    assert_close(tmp_path / "two", folder)
+
+
+def refusal(example, monkeypatch, capsys, *options):
+    """What `main` prints to stderr before it exits with code 2, on the devices of this process."""
+    monkeypatch.setattr(sys, "argv", ["train_sharded.py", *map(str, options)])
+    monkeypatch.setattr(example, "start", lambda args: None)
+    with pytest.raises(SystemExit) as exit_:
+        example.main()
+    assert exit_.value.code == 2
+    return capsys.readouterr().err.partition("error: ")[2]
+
+
+@pytest.mark.parametrize("name", ["none", "cutmix", "mixup", "both"])
+def test_mixers_are_what_their_names_say(example, name):
+    pairing = jaxmix.Flip(groups=4)
+    cutmix, mixup = jaxmix.CutMix(0.7, pairing=pairing), jaxmix.MixUp(0.7, pairing=pairing)
+    both = jaxmix.RandomChoice((cutmix, mixup))
+    none = jaxmix.RandomApply(mixup, prob=0.0)
+    expected = {"none": none, "cutmix": cutmix, "mixup": mixup, "both": both}[name]
+    assert example.make_mixer(name, 0.7, 4) == expected
+
+
+def test_digits_are_whole_shares_of_white(example):
+    (images, labels), (test_images, test_labels) = example.load_data("digits", None)
+    assert images.shape == (1437, 8, 8, 1) and test_images.shape == (360, 8, 8, 1)
+    assert images.dtype == np.uint8 and labels.dtype == test_labels.dtype == np.int32
+    assert set(np.unique(images)) == {round(level * 255 / 16) for level in range(17)}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--groups", "3"], "--batch-size one of --groups"),
+        (["--accumulate", "3"], "multiple of --accumulate"),
+        (["--accumulate", "0"], "--accumulate"),
+        (["--devices", "0"], "--devices"),
+        (["--seed", "-1"], "--seed"),
+        (["--coordinator", "localhost:1"], "go together"),
+        (["--num-processes", "2", "--process-id", "0"], "go together"),
+        (["--batch-size", "many"], "--batch-size"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_refused(example, monkeypatch, capsys, options, expected):
+    assert expected in refusal(example, monkeypatch, capsys, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--batch-size", "2000", "--groups", "1"], "up to 1437"),
+        (["--batch-size", "20", "--groups", "1"], "multiple of 8 devices x 1 micro-batches"),
+        (["--alpha", "0"], "alpha must be positive"),
+        (["--dataset", "fashion-mnist", "--data-dir", "nowhere"], "apt install"),
+    ],
+    ids=str,
+)
+def test_a_run_that_cannot_start_says_why(
+    example, monkeypatch, capsys, tmp_path, options, expected
+):
+    out = tmp_path / "out"
+    assert expected in refusal(example, monkeypatch, capsys, *options, "--out", out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--seed", "1"], "seed 0, not 1"),
+        (["--groups", "4"], "groups 8, not 4"),
+        (["--epochs", "1"], "no checkpoint of 1 to 1 epochs"),
+    ],
+    ids=str,
+)
+def test_resume_refuses_another_run(example, one_process, monkeypatch, capsys, options, expected):
+    folder, _ = one_process
+    before = (folder / "metrics.csv").read_bytes()
+    options = (*options, "--resume", "--out", folder)
+    assert expected in refusal(example, monkeypatch, capsys, *options)
+    assert (folder / "metrics.csv").read_bytes() == before
