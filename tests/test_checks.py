@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxmix
 from jaxmix import (
@@ -14,6 +15,7 @@ from jaxmix import (
     Flip,
     Mask,
     MixUp,
+    Neighbour,
     Permutation,
     Plan,
     RandomApply,
@@ -785,6 +787,269 @@ BY_HAND = [
     ),
 ]
 
+VALID = np.arange(8) < 6
+ONLY = [
+    *[
+        case(
+            f"{argument}-{kind}",
+            TypeError,
+            lambda key, images, labels, give=give, bad=bad: give(plan(key), bad),
+            *(r"Plan\.only", argument, came, remedy),
+        )
+        for argument, give in [
+            ("valid", lambda plan, bad: plan.only(bad)),
+            ("donors", lambda plan, bad: plan.only(VALID, donors=bad)),
+        ]
+        for kind, bad, came, remedy in [
+            ("of-ints", np.ones(8, np.int32), "int32" + dims(8), f"{argument} > 0"),
+            ("of-floats", np.ones(8, np.float32), "float32" + dims(8), f"{argument} > 0"),
+            ("of-rank-2", np.ones((8, 1), bool), "bool" + dims(8, 1), r"bool\[B\]"),
+            ("list", [True] * 8, "list", "array"),
+        ]
+    ],
+    *[
+        case(
+            f"{argument}-of-another-batch",
+            ValueError,
+            lambda key, images, labels, give=give: give(plan(key), np.ones(7, bool)),
+            *(r"Plan\.only", argument, r"\b8\b", dims(7)),
+        )
+        for argument, give in [
+            ("valid", lambda plan, bad: plan.only(bad)),
+            ("donors", lambda plan, bad: plan.only(VALID, donors=bad)),
+        ]
+    ],
+]
+
+SLICES = [
+    *[
+        case(
+            f"slice-{start}-{stop}-of-{type(pairing).__name__}",
+            ValueError,
+            lambda key, images, labels, pairing=pairing, start=start, stop=stop: plan(
+                key, CutMix(pairing=pairing)
+            )[start:stop],
+            *(r"Plan\[", "partner", rows, r"\b8\b", type(pairing).__name__, r"Flip\(groups="),
+        )
+        for pairing, start, stop, rows in [
+            (Flip(), 0, 4, r"\b0 to 4\b"),
+            (Flip(), 1, 7, r"\b1 to 7\b"),
+            (Flip(groups=2), 0, 6, r"\b0 to 6\b"),
+            (Flip(groups=2), 2, None, r"\b2 to 8\b"),
+            (Flip(groups=2), -5, -1, r"\b3 to 7\b"),
+            (Flip(groups=4), 1, 3, r"\b1 to 3\b"),
+            (Roll(), 0, 4, r"\b0 to 4\b"),
+            (Roll(8), 0, 7, r"\b0 to 7\b"),
+            (Permutation(), 4, 8, r"\b4 to 8\b"),
+        ]
+    ],
+    case(
+        "slice-with-a-step",
+        ValueError,
+        lambda key, images, labels: plan(key, CutMix(pairing=Flip(4)))[0:8:2],
+        *(r"Plan\[", "step", r"slice\(0, 8, 2\)"),
+    ),
+    case(
+        "slice-backwards",
+        ValueError,
+        lambda key, images, labels: plan(key)[::-1],
+        *(r"Plan\[", "step", "-1"),
+    ),
+    *[
+        case(
+            f"index-{name}",
+            TypeError,
+            lambda key, images, labels, index=index: plan(key)[index],
+            *(r"Plan\[", "slice", re.escape(came)),
+        )
+        for name, index, came in [
+            ("int", 3, "3"),
+            ("array", np.arange(4), f"{np.arange(4).dtype}[4]"),
+            ("ellipsis", ..., "Ellipsis"),
+            ("two-slices", (slice(0, 4), slice(0, 4)), "slice(0, 4, None)"),
+        ]
+    ],
+    *[
+        case(
+            f"bound-{name}",
+            TypeError,
+            lambda key, images, labels, bad=bad: plan(key)[:bad],
+            *(r"Plan\[", "stop", "static", "int", re.escape(str(bad))),
+        )
+        for name, bad in [("float", 4.0), ("str", "4"), ("bool", True)]
+    ],
+    case(
+        "bound-traced",
+        TypeError,
+        lambda key, images, labels: jax.jit(lambda plan, start: plan[start:])(plan(key), 0),
+        *(r"Plan\[", "start", "static", "int", "static_argnames"),
+    ),
+]
+
+
+def everywhere(call, size=2, axis_name="batch"):
+    """Calls it with a key, on every device of an axis."""
+    return jax.vmap(call, axis_name=axis_name)(jax.random.split(jax.random.key(0), size))
+
+
+def next_door(mixer=MixUp, **how):
+    """A mixer that exchanges along the axis "batch"."""
+    return mixer(pairing=Neighbour("batch", **how))
+
+
+UNBOUND = ("'batch'", r"jax\.pmap", r"jax\.shard_map", "not bound", r"Flip\(\)", r"Roll\(\)")
+NEIGHBOURS = [
+    *[
+        case(
+            f"{name}-of-an-unbound-axis",
+            ValueError,
+            call,
+            *(where, *UNBOUND),
+        )
+        for name, where, call in [
+            ("take", r"Neighbour\.take", lambda key, x, y: Neighbour("batch").take(x)),
+            ("plan", r"CutMix\.plan", lambda key, x, y: plan(key, next_door(CutMix))),
+            ("plan-of", r"Plan\.of", lambda key, x, y: Plan.of(SHAPE, Neighbour("batch"))),
+            ("mixer", "MixUp", lambda key, x, y: next_door()(key, x)),
+            (
+                "function",
+                "(?i)cutmix",
+                lambda key, x, y: jaxmix.cutmix(
+                    key, x, jnp.ones((8, 2)), pairing=Neighbour("batch")
+                ),
+            ),
+            ("policy", "RandomApply", lambda key, x, y: RandomApply(next_door())(key, x)),
+            (
+                "plan-under-another-name",
+                r"MixUp\.plan",
+                lambda key, x, y: everywhere(lambda k: plan(k, next_door()), axis_name="devices"),
+            ),
+            (
+                "take-outside-of-where-it-was-drawn",
+                r"Neighbour\.take",
+                lambda key, x, y: jax.tree.map(
+                    lambda leaf: leaf[0], everywhere(lambda k: plan(k, next_door()))
+                ).images(x),
+            ),
+        ]
+    ],
+    case(
+        "one-of-two-axes-unbound",
+        ValueError,
+        lambda key, images, labels: everywhere(
+            lambda k: plan(k, MixUp(pairing=Neighbour(("batch", "model"))))
+        ),
+        *("'model'", "not bound"),
+    ),
+    case(
+        "plan-on-one-device",
+        ValueError,
+        lambda key, images, labels: everywhere(lambda k: plan(k, next_door()), size=1),
+        *(r"MixUp\.plan", "'batch'", "size 1", r"Flip\(\)", r"Roll\(\)"),
+    ),
+    case(
+        "take-on-one-device",
+        ValueError,
+        lambda key, images, labels: jax.vmap(Neighbour("batch").take, axis_name="batch")(
+            images[:1]
+        ),
+        *(r"Neighbour\.take", "'batch'", "size 1", r"Flip\(\)", r"Roll\(\)"),
+    ),
+    *[
+        case(
+            f"axis-name-{name}",
+            TypeError,
+            lambda key, images, labels, bad=bad: Neighbour(bad),
+            *("Neighbour", "axis_name", "name", re.escape(came)),
+        )
+        for name, bad, came in [
+            ("int", 3, "3"),
+            ("none", None, "None"),
+            ("empty-list", [], "[]"),
+            ("empty-tuple", (), "()"),
+            ("array", np.ones(3), "float64[3]"),
+            ("pairing", Flip(), "Flip(groups=1)"),
+            ("of-a-name-and-a-number", ("batch", 0), "('batch', 0)"),
+        ]
+    ],
+    case(
+        "local-unknown",
+        ValueError,
+        lambda key, images, labels: Neighbour("batch", "shuffle"),
+        *("Neighbour", "'shuffle'", "flip", "roll", "permutation"),
+    ),
+    *[
+        case(
+            f"local-{name}",
+            TypeError,
+            lambda key, images, labels, bad=bad: Neighbour("batch", local=bad),
+            *("Neighbour", "pairing", r"Flip\(\)", re.escape(came)),
+        )
+        for name, bad, came in [("int", 1, "1"), ("none", None, "None"), ("class", Flip, "Flip")]
+    ],
+    case(
+        "local-groups",
+        ValueError,
+        lambda key, images, labels: everywhere(lambda k: plan(k, next_door(local=Flip(3)))),
+        *(r"MixUp\.plan", "groups", r"\b3\b", r"\b8\b"),
+    ),
+    case(
+        "local-permutation-of-another-length",
+        ValueError,
+        lambda key, images, labels: everywhere(
+            lambda k: plan(k, next_door(local=Permutation(np.arange(4)[::-1].copy())))
+        ),
+        *(r"MixUp\.plan", "Permutation", r"\b4\b", r"\b8\b"),
+    ),
+    case(
+        "local-permutation-not-drawn",
+        ValueError,
+        lambda key, images, labels: everywhere(
+            lambda k: Plan.of(SHAPE, Neighbour("batch", "permutation"))
+        ),
+        *(r"Plan\.of", "drawn", "Permutation"),
+    ),
+    *[
+        case(
+            f"{name}-per-pair-with-neighbour",
+            ValueError,
+            lambda key, images, labels, make=make: make(Neighbour("batch", "flip")),
+            *(name, "per", "pair", "flip", "Neighbour"),
+        )
+        for name, make in [
+            ("MixUp", lambda pairing: MixUp(per="pair", pairing=pairing)),
+            ("RandomApply", lambda pairing: RandomApply(MixUp(pairing=pairing), per="pair")),
+        ]
+    ],
+    *[
+        case(
+            f"policy-{name}",
+            ValueError,
+            lambda key, images, labels, other=other: RandomChoice(
+                (CutMix(pairing=Neighbour("batch")), MixUp(pairing=other))
+            ),
+            *(
+                "RandomChoice",
+                "pairing",
+                re.escape(repr(Neighbour("batch"))),
+                re.escape(repr(other)),
+            ),
+        )
+        for name, other in [
+            ("of-two-axes", Neighbour("devices")),
+            ("of-an-axis-and-a-tuple", Neighbour(("batch",))),
+            ("of-two-locals", Neighbour("batch", "flip")),
+            ("of-here-and-next-door", Roll(0)),
+        ]
+    ],
+    case(
+        "slice-with-partners-outside-of-it",
+        ValueError,
+        lambda key, images, labels: everywhere(lambda k: plan(k, next_door(local=Flip()))[:4]),
+        *(r"Plan\[", "partner", "Neighbour", r"\b0 to 4\b"),
+    ),
+]
+
 CASES = [
     *BATCHES,
     *AXES,
@@ -795,6 +1060,9 @@ CASES = [
     *MODES,
     *PLANS,
     *BY_HAND,
+    *ONLY,
+    *SLICES,
+    *NEIGHBOURS,
 ]
 
 
@@ -802,6 +1070,52 @@ CASES = [
 @pytest.mark.parametrize("call, error, patterns", CASES)
 def test_bad_input(call, error, patterns, how):
     check(jax.jit(call) if how == "jit" else call, error, patterns)
+
+
+DONORS = {  # A method of a plan, with what it mixes and donors for it.
+    "images": (lambda plan, x, donors: plan.images(x, donors=donors), IMAGES),
+    "labels": (lambda plan, x, donors: plan.labels(x, num_classes=5, donors=donors), LABELS),
+    "maps": (lambda plan, x, donors: plan.maps(x, donors=donors), MAPS),
+    "loss": (lambda plan, x, donors: plan.loss(lambda _, y: y, x, x, donors=donors), LABELS),
+    "accuracy": (
+        lambda plan, x, donors: plan.accuracy(jnp.ones((8, 5)), x, donors=donors),
+        LABELS,
+    ),
+    "only": (lambda plan, x, donors: plan.only(x, donors=donors), VALID),
+}
+every_method = pytest.mark.parametrize("name", DONORS)
+
+
+def laid_out(x, axis_type, *spec):
+    """An array over two devices."""
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(axis_type,), devices=jax.devices()[:2])
+    return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))
+
+
+@every_method
+@pytest.mark.parametrize("how", ["eager", "jit"])
+def test_donors_laid_out_over_an_explicit_mesh_in_another_way(name, how):
+    call, x = DONORS[name]
+    call = jax.jit(call) if how == "jit" else call
+    plan = Plan.of(SHAPE, Roll(0), region=Mask(jnp.ones(SHAPE[:3], bool)))
+    split, whole = laid_out(x, AxisType.Explicit, "batch"), laid_out(x, AxisType.Explicit)
+    for one, other, order in [(split, whole, "batch.*None"), (whole, split, "None.*batch")]:
+        with pytest.raises(ValueError, match=rf"Plan\.{name}: donors .*{order}.*reshard") as raised:
+            call(plan, one, other)
+        assert type(raised.value) is ValueError
+
+
+@pytest.mark.parametrize("name", ["images", "labels"])
+def test_donors_may_be_laid_out_alike_or_as_an_auto_mesh_likes(name):
+    """What the message says to do helps, and where XLA moves the donors nothing is asked."""
+    call, x = DONORS[name]
+    plan = Plan.of(SHAPE, Roll(0), opacity=jnp.full(8, 0.5))
+    split, whole = laid_out(x, AxisType.Explicit, "batch"), laid_out(x, AxisType.Explicit)
+    expected = call(plan, jnp.asarray(x), jnp.asarray(x))
+    moved = jax.sharding.reshard(whole, split.sharding)
+    assert np.array_equal(call(plan, split, moved), expected)
+    split, whole = laid_out(x, AxisType.Auto, "batch"), laid_out(x, AxisType.Auto)
+    assert np.array_equal(call(plan, split, whole), expected)
 
 
 @pytest.mark.parametrize("channel_axis", [0, 4, -5, 1.5, "last"])
