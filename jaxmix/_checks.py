@@ -240,18 +240,17 @@ def count(where: str, argument: str, value: Any, least: int | None) -> int:
     return operator.index(value)
 
 
-def axis_name(where: str, value: Any) -> str | tuple[str, ...]:
-    """The name of a mapped axis, or the names of several."""
-    names = tuple(value) if isinstance(value, tuple | list) else (value,)
-    if not names or not all(isinstance(name, str) for name in names):
+def axis_name(where: str, value: Any) -> str:
+    """The name of a mapped axis."""
+    if not isinstance(value, str):
         raise TypeError(
-            f"{where}: axis_name must be the name of an axis of jax.pmap or jax.shard_map, or a "
-            f"tuple of names, got {describe(value)}"
+            f"{where}: axis_name must be the name of one axis of jax.pmap or jax.shard_map, "
+            f"got {describe(value)}; over two axes nest one in the other's local"
         )
-    return names if isinstance(value, tuple | list) else value
+    return value
 
 
-def axis_size(where: str, name: str | tuple[str, ...]) -> int:
+def axis_size(where: str, name: str) -> int:
     """The size of a mapped axis that has somebody to exchange with."""
     try:
         size = lax.axis_size(name)

@@ -130,7 +130,9 @@ class Roll(Pairing):
         object.__setattr__(self, "shift", shift)
 
     def partner(self, batch: Any) -> jax.Array:
-        return (lax.iota(jnp.int32, batch) - self.shift) % batch
+        # Reduced here, where numbers are of any size: in int32 a large shift would overflow.
+        shift = self.shift % max(batch, 1) if isinstance(batch, int) else self.shift
+        return (lax.iota(jnp.int32, batch) - shift) % batch
 
     def own(self, batch: Any) -> jax.Array | None:
         moved = isinstance(batch, int) and batch > 0 and self.shift % batch != 0
@@ -224,7 +226,7 @@ class Neighbour(Pairing):
 
     Attributes:
         axis_name: the axis to exchange along, as `jax.pmap`, `jax.shard_map` or `jax.vmap` name it,
-            of at least two devices; or a tuple of such axes, which counts as one.
+            of at least two devices.
         local: which row of the next device: a pairing or its name. `Roll(0)` is the same row.
 
     Example:
@@ -237,13 +239,12 @@ class Neighbour(Pairing):
          [0 1]]
     """
 
-    axis_name: str | tuple[str, ...] = dataclasses.field(metadata=STATIC)
+    axis_name: str = dataclasses.field(metadata=STATIC)
     local: Any = Roll(0)  # A pairing, of which names are made at construction.
 
     def __post_init__(self):
-        axis_name = _checks.axis_name("Neighbour", self.axis_name)
-        object.__setattr__(self, "axis_name", axis_name)
-        object.__setattr__(self, "local", resolve("Neighbour", self.local))
+        _checks.axis_name("Neighbour", self.axis_name)
+        object.__setattr__(self, "local", resolve("Neighbour", self.local, "local"))
 
     @property
     def random(self) -> bool:
@@ -278,13 +279,13 @@ class Neighbour(Pairing):
 PAIRINGS = {"flip": Flip, "roll": Roll, "permutation": Permutation}
 
 
-def resolve(where: str, pairing: Any) -> Pairing:
+def resolve(where: str, pairing: Any, argument: str = "pairing") -> Pairing:
     """A pairing, from itself or from its name."""
     if isinstance(pairing, str):
-        return PAIRINGS[_checks.choice(where, "pairing", pairing, tuple(PAIRINGS))]()
+        return PAIRINGS[_checks.choice(where, argument, pairing, tuple(PAIRINGS))]()
     if not isinstance(pairing, Pairing):
         raise TypeError(
-            f"{where}: pairing must be a pairing such as Flip(), or one of "
+            f"{where}: {argument} must be a pairing such as Flip(), or one of "
             f"{', '.join(map(repr, PAIRINGS))}, got {_checks.describe(pairing)}"
         )
     return pairing

@@ -440,12 +440,12 @@ class Plan:
     def _flags(self, where: str, argument: str, value: Any) -> jax.Array:
         """bool[B] of the batch size of this plan."""
         value = self._batch(where, argument, value)
-        if value.ndim != 1 or value.dtype != jnp.bool_:
+        if value.dtype != jnp.bool_:
             raise TypeError(
                 f"{where}: {argument} must be bool[B], got {_checks.describe(value)}; "
                 f"compare it, as in {argument} > 0"
             )
-        return value
+        return _region.part(where, argument, value, self.lam.shape)
 
     def _extents(self, where: str, shape: tuple, channel_axis: Any) -> tuple:
         """The spatial extents of images of this shape, which must be the ones of the region."""

@@ -803,7 +803,6 @@ ONLY = [
         for kind, bad, came, remedy in [
             ("of-ints", np.ones(8, np.int32), "int32" + dims(8), f"{argument} > 0"),
             ("of-floats", np.ones(8, np.float32), "float32" + dims(8), f"{argument} > 0"),
-            ("of-rank-2", np.ones((8, 1), bool), "bool" + dims(8, 1), r"bool\[B\]"),
             ("list", [True] * 8, "list", "array"),
         ]
     ],
@@ -819,6 +818,12 @@ ONLY = [
             ("donors", lambda plan, bad: plan.only(VALID, donors=bad)),
         ]
     ],
+    case(
+        "valid-of-rank-2",
+        ValueError,
+        lambda key, images, labels: plan(key).only(np.ones((8, 1), bool)),
+        *(r"Plan\.only", "valid", dims(8), dims(8, 1)),
+    ),
 ]
 
 SLICES = [
@@ -934,14 +939,6 @@ NEIGHBOURS = [
         ]
     ],
     case(
-        "one-of-two-axes-unbound",
-        ValueError,
-        lambda key, images, labels: everywhere(
-            lambda k: plan(k, MixUp(pairing=Neighbour(("batch", "model"))))
-        ),
-        *("'model'", "not bound"),
-    ),
-    case(
         "plan-on-one-device",
         ValueError,
         lambda key, images, labels: everywhere(lambda k: plan(k, next_door()), size=1),
@@ -969,6 +966,7 @@ NEIGHBOURS = [
             ("empty-tuple", (), "()"),
             ("array", np.ones(3), "float64[3]"),
             ("pairing", Flip(), "Flip(groups=1)"),
+            ("tuple-of-names", ("hosts", "devices"), "('hosts', 'devices')"),
             ("of-a-name-and-a-number", ("batch", 0), "('batch', 0)"),
         ]
     ],
@@ -983,7 +981,7 @@ NEIGHBOURS = [
             f"local-{name}",
             TypeError,
             lambda key, images, labels, bad=bad: Neighbour("batch", local=bad),
-            *("Neighbour", "pairing", r"Flip\(\)", re.escape(came)),
+            *("Neighbour", "local", r"Flip\(\)", re.escape(came)),
         )
         for name, bad, came in [("int", 1, "1"), ("none", None, "None"), ("class", Flip, "Flip")]
     ],
@@ -1037,7 +1035,6 @@ NEIGHBOURS = [
         )
         for name, other in [
             ("of-two-axes", Neighbour("devices")),
-            ("of-an-axis-and-a-tuple", Neighbour(("batch",))),
             ("of-two-locals", Neighbour("batch", "flip")),
             ("of-here-and-next-door", Roll(0)),
         ]

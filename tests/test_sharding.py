@@ -312,20 +312,6 @@ def test_a_key_that_all_devices_share_draws_the_same_on_each(mode):
     assert np.array_equal(lam.reshape(DEVICES, -1), np.tile(lam[: ROWS // DEVICES], (DEVICES, 1)))
 
 
-def test_neighbour_along_two_axes_at_once():
-    """Two axes count as one: the last device of a host takes from the first of the next host."""
-    mesh, spec = (
-        mesh_of({"hosts": 2, "devices": 2}, "Explicit"),
-        PartitionSpec(("hosts", "devices")),
-    )
-    images = jnp.arange(8.0).reshape(8, 1)
-    swap = Neighbour(("hosts", "devices"))
-    taken = jax.shard_map(swap.take, mesh=mesh, in_specs=spec, out_specs=spec)(
-        jax.device_put(images, NamedSharding(mesh, spec))
-    )
-    assert np.asarray(taken)[:, 0].tolist() == [2, 3, 4, 5, 6, 7, 0, 1]
-
-
 def neighbour_with(axis_name):
     return CutMix(pairing=Neighbour(axis_name))
 
