@@ -9,8 +9,9 @@ The same from two processes, of one machine or of two with a folder --out that b
     python examples/train_sharded.py --coordinator localhost:9876 --num-processes 2 --process-id 1
 
 On a TPU pod or under SLURM, where the hosts find each other, run it on each with --distributed.
-Metrics and checkpoint are in runs/train_sharded; `--epochs 80 --resume` goes on from there, on as
-many devices and processes as you like.
+A quarter of a minute on two CPU cores; test accuracy 0.981 to 0.983 (seeds 0 to 2). Metrics and
+checkpoint are in runs/train_sharded; `--epochs 80 --resume` goes on from there, on as many devices
+and processes as you like. `--dataset fashion-mnist --epochs 1`, half a minute: 0.888.
 """
 
 import argparse
