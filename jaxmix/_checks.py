@@ -240,6 +240,39 @@ def count(where: str, argument: str, value: Any, least: int | None) -> int:
     return operator.index(value)
 
 
+def counts(where: str, argument: str, value: Any, least: int | None) -> int | tuple[int, ...]:
+    """A static integer, or several."""
+    if isinstance(value, tuple | list):
+        return tuple(count(where, f"each of {argument}", n, least) for n in value)
+    return count(where, argument, value, least)
+
+
+def limited(where: str, axes: Any, spatial: tuple) -> tuple[int, ...]:
+    """The spatial axes that a box limits, counted from the front; all for None."""
+    rank = len(spatial)
+    if axes is None:
+        return tuple(range(rank))
+    named = (axes,) if isinstance(axes, int) else axes
+    positions = tuple(axis + rank if axis < 0 else axis for axis in named)
+    if not positions or sorted(set(positions) & set(range(rank))) != sorted(positions):
+        raise ValueError(
+            f"{where}: axes={axes} must name one or more of the {rank} spatial axes of images of "
+            f"extents {spatial}, each once, counted from 0 among them"
+        )
+    return positions
+
+
+def grid(where: str, value: Any, extents: tuple) -> tuple[int, ...]:
+    """The side of a cell along each axis, a divisor of its extent."""
+    sides = value if isinstance(value, tuple) else (value,) * len(extents)
+    if len(sides) != len(extents) or any(n % side for n, side in zip(extents, sides, strict=True)):
+        raise ValueError(
+            f"{where}: grid={value} must divide the extents {extents} that the box limits; resize "
+            "or pad the images, or choose another grid"
+        )
+    return sides
+
+
 def axis_name(where: str, value: Any) -> str:
     """The name of a mapped axis."""
     if not isinstance(value, str):

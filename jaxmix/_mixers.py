@@ -230,8 +230,15 @@ class CutMix(Mixer):
             image, so that the area is the one drawn.
         minmax: (a, b): draws each side's share uniformly between a and b in place of lambda,
             sides floor(share * extent), placed uniformly inside the image.
+        axes: the spatial axes that the box limits, counted from 0 among the spatial axes; it spans
+            the others. (0,) cuts a spectrogram [B, T, F, C] in time only, (1, 2) the same box out
+            of every frame of a video [B, T, H, W, C]. None is all of them.
+        grid: the side in pixels of the cells that the box is made of, a divisor of the extents, or
+            one side for each of `axes`: with the patch size of a vision transformer each token is
+            wholly one image's. The box laws then hold in cells.
 
     Raises:
+        TypeError: if `axes` or `grid` are not static integers.
         ValueError: for a bad number, an unknown mode, or `minmax` with a `box`.
 
     Example:
@@ -249,11 +256,16 @@ class CutMix(Mixer):
     alpha: Any = 1.0
     box: str = dataclasses.field(default="paper", kw_only=True, metadata=STATIC)
     minmax: Any = dataclasses.field(default=None, kw_only=True)
+    axes: Any = dataclasses.field(default=None, kw_only=True, metadata=STATIC)
+    grid: Any = dataclasses.field(default=1, kw_only=True, metadata=STATIC)
 
     def __post_init__(self):
         super().__post_init__()
         self._set("alpha", _checks.alpha("CutMix", self.alpha))
         _checks.choice("CutMix", "box", self.box, _region.BOX_LAWS)
+        self._set("grid", _checks.counts("CutMix", "grid", self.grid, 1))
+        if self.axes is not None:
+            self._set("axes", _checks.counts("CutMix", "axes", self.axes, None))
         if self.minmax is None:
             return
         self._set("minmax", _checks.minmax("CutMix", self.minmax))
@@ -265,13 +277,18 @@ class CutMix(Mixer):
 
     def draw(self, key, rows, spatial):
         """A box for each row, opaque."""
-        n = len(spatial)
+        axes = _checks.limited("CutMix", self.axes, spatial)
+        grid = _checks.grid("CutMix", self.grid, tuple(spatial[axis] for axis in axes))
+        draw_box = functools.partial(
+            _region.draw_box, spatial=spatial, law=self.box, axes=axes, grid=grid
+        )
+        n = len(axes)
         if self.minmax is not None:
             uniforms = jax.random.uniform(key, (rows, 2 * n), jnp.float32)
-            return _region.draw_box(uniforms, spatial, self.box, minmax=self.minmax), None
+            return draw_box(uniforms, minmax=self.minmax), None
         uniforms = jax.random.uniform(key, (rows, 2 + n), jnp.float32)
         lam = from_uniforms(uniforms[:, 0], uniforms[:, 1], _float32(self.alpha))
-        return _region.draw_box(uniforms[:, 2:], spatial, self.box, lam=lam), None
+        return draw_box(uniforms[:, 2:], lam=lam), None
 
 
 class MixUp(Mixer):

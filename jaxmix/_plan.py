@@ -130,11 +130,7 @@ class Plan:
             (8, 32, 32)
         """
         where = "Plan.weights"
-        shape = _checks.batched_shape(where, shape)
-        if shape[0] != self.lam.shape[0]:
-            raise ValueError(
-                f"{where}: the plan was made for a batch of {self.lam.shape[0]}, got {shape}"
-            )
+        shape = self._shape(where, shape)
         spatial = self._extents(where, shape, channel_axis)
         return _weights(self, (shape[0], *spatial))
 
@@ -416,6 +412,45 @@ class Plan:
         region, opacity, lam = jax.tree.map(lambda x: x[start:stop], drawn)
         return Plan(pairing, region, opacity, lam, self.spatial)
 
+    def at(self, shape: tuple[int, ...], *, channel_axis: int | str | None = "auto") -> "Plan":
+        """The same plan at another resolution: of a map of tokens, of a coarse segmentation.
+
+        Args:
+            shape: the static shape of what it is for.
+            channel_axis: -1, 1, None for no channel axis, or "auto".
+
+        Returns:
+            The plan for images of that shape, with the same `lam`.
+
+        Raises:
+            ValueError: if an edge of a box may not land on a pixel there, the region is a mask of
+                other extents, or the batch size differs.
+
+        Example:
+            >>> import jax, jaxmix
+            >>> plan = jaxmix.CutMix(grid=16).plan(jax.random.key(0), (8, 224, 224, 3))
+            >>> plan.at((8, 14, 14, 768)).spatial
+            (14, 14)
+        """
+        where = "Plan.at"
+        shape = self._shape(where, shape)
+        if self.spatial is None:
+            return self
+        _checks.canvas(where, shape, channel_axis)
+        spatial = _checks.extents(where, shape, channel_axis, True)
+        if spatial == self.spatial:
+            return self
+        region = None
+        if isinstance(self.region, Box) and len(spatial) == len(self.spatial):
+            region = _region.at(self.region, self.spatial, spatial)
+        if region is None:
+            raise ValueError(
+                f"{where}: the region was made for extents {self.spatial} and need not fit the "
+                f"pixels of {spatial}; draw boxes with CutMix(grid=n), of cells that are whole "
+                "pixels there, or make a plan for each resolution with Plan.of"
+            )
+        return Plan(self.pairing, region, self.opacity, self.lam, spatial)
+
     @property
     def _blends(self) -> bool:
         """Whether a pixel can show both images at once."""
@@ -426,6 +461,15 @@ class Plan:
         value = _checks.array(where, argument, value)
         _checks.batch(where, argument, value, self.lam.shape[0], "the plan")
         return jnp.asarray(value)
+
+    def _shape(self, where: str, shape: Any) -> tuple:
+        """A static shape with the batch size of this plan."""
+        shape = _checks.batched_shape(where, shape)
+        if shape[0] != self.lam.shape[0]:
+            raise ValueError(
+                f"{where}: the plan was made for a batch of {self.lam.shape[0]}, got {shape}"
+            )
+        return shape
 
     def _class_ids(self, where: str, argument: str, value: Any) -> jax.Array:
         """Class ids with the batch size of this plan."""

@@ -135,7 +135,7 @@ def _common_regions(regions, batch, spatial):
         return regions
     boxes = [_region.full_box(batch, spatial) if r is None else r for r in regions]
     if all(isinstance(region, Box) for region in boxes):
-        return boxes
+        return _region.on_one_grid(boxes)
     masks = [_region.as_mask(region, spatial) for region in boxes]
     soft = any(mask.painted.dtype != jnp.bool_ for mask in masks)
     return [Mask(mask.painted.astype(jnp.float32)) for mask in masks] if soft else masks

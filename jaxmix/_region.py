@@ -1,5 +1,6 @@
 """Regions: where the partner is painted, and the laws that CutMix draws its boxes from."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmix import _checks
-from jaxmix._pytree import pytree
+from jaxmix._pytree import STATIC, pytree
 
 BOX_LAWS = ("paper", "timm", "contained")
 
@@ -24,6 +25,8 @@ class Box:
     Attributes:
         start: int32[B, n], the first painted pixel along each of the n spatial axes.
         stop: int32[B, n], the pixel behind the last painted one.
+        grid: the pixels of which every edge is a multiple, along each axis or along all of them: a
+            promise, by which `Plan.at` knows where the box lands at another resolution.
 
     Example:
         >>> import jax.numpy as jnp, jaxmix
@@ -35,6 +38,7 @@ class Box:
 
     start: jax.Array
     stop: jax.Array
+    grid: Any = dataclasses.field(default=1, metadata=STATIC)  # An int, or one for each axis.
 
 
 @pytree(eq=False)
@@ -58,20 +62,33 @@ Region = Box | Mask | None
 
 
 def draw_box(
-    uniforms: jax.Array, spatial: tuple, law: str, *, lam: Any = None, minmax: Any = None
+    uniforms: jax.Array,
+    spatial: tuple,
+    law: str,
+    *,
+    lam: Any = None,
+    minmax: Any = None,
+    axes: tuple[int, ...],
+    grid: tuple[int, ...],
 ) -> Box:
     """The box of each row, not yet clipped to the image.
+
+    The laws hold in cells of `grid` pixels, along the n axes that the box limits; the others it
+    spans.
 
     Args:
         uniforms: float32[rows, n] in [0, 1): where the box lies along each axis; with `minmax`
             float32[rows, 2 * n], the first n of which are its sides.
-        spatial: the n extents in pixels.
+        spatial: the extents in pixels.
         law: one of `BOX_LAWS`.
         lam: float32[rows], the original's share that was drawn.
         minmax: the bounds of each side's share, drawn uniformly in place of `lam`.
+        axes: the n spatial axes that are limited.
+        grid: the n sides of a cell in pixels, each a divisor of its extent.
     """
-    n = len(spatial)
-    extents = jnp.array([spatial], jnp.float32)
+    n = len(axes)
+    extents = jnp.array([[spatial[a] // cell for a, cell in zip(axes, grid, strict=True)]])
+    extents = extents.astype(jnp.float32)
     if minmax is not None:
         low, high = (jnp.asarray(bound).astype(jnp.float32) for bound in minmax)
         sides = jnp.floor(extents * (low + uniforms[:, :n] * (high - low)))
@@ -83,7 +100,23 @@ def draw_box(
             box = _contained(jnp.round(sides), uniforms, extents)
         else:
             box = _centred(jnp.floor(sides), uniforms, extents, keep_odd=law == "timm")
-    return Box(box.start, jnp.where(jnp.isnan(sides), LOST, box.stop))
+    if any(side > 1 for side in grid):
+        pixels = jnp.array([grid], jnp.int32)
+        box = Box(box.start * pixels, box.stop * pixels)
+    box = Box(box.start, jnp.where(jnp.isnan(sides), LOST, box.stop), grid)
+    return box if axes == tuple(range(len(spatial))) else _spanning(box, axes, spatial)
+
+
+def _spanning(box: Box, axes: tuple[int, ...], spatial: tuple) -> Box:
+    """The box over some axes as one over all of them: it spans the others."""
+    whole = full_box(box.start.shape[0], spatial)
+    grid = tuple(box.grid[axes.index(a)] if a in axes else n for a, n in enumerate(spatial))
+    columns = jnp.array(axes)
+    start, stop = (
+        full.at[:, columns].set(part)
+        for full, part in ((whole.start, box.start), (whole.stop, box.stop))
+    )
+    return Box(start, stop, grid)
 
 
 def _centred(sides: jax.Array, uniforms: jax.Array, extents: jax.Array, keep_odd: bool) -> Box:
@@ -103,7 +136,23 @@ def _contained(sides: jax.Array, uniforms: jax.Array, extents: jax.Array) -> Box
 def full_box(batch: Any, spatial: tuple) -> Box:
     """The box of the whole image."""
     start = jnp.zeros((batch, len(spatial)), jnp.int32)
-    return Box(start, start + jnp.array([spatial], jnp.int32))
+    return Box(start, start + jnp.array([spatial], jnp.int32), spatial)
+
+
+def on_one_grid(boxes: list[Box]) -> list[Box]:
+    """The boxes with the grid that all of their edges lie on."""
+    grid = tuple(math.gcd(*sides) for sides in zip(*(box.grid for box in boxes), strict=True))
+    return [dataclasses.replace(box, grid=grid) for box in boxes]
+
+
+def at(box: Box, spatial: tuple, extents: tuple) -> Box | None:
+    """The box of an image of extents `spatial` in one of other extents; None if it is cut there."""
+    sides = [(g * n, m) for g, n, m in zip(box.grid, extents, spatial, strict=True)]
+    if any(side % m for side, m in sides):
+        return None
+    grid = tuple(side // m for side, m in sides)
+    cells, pixels = jnp.array([box.grid], jnp.int32), jnp.array([grid], jnp.int32)
+    return Box(box.start // cells * pixels, box.stop // cells * pixels, grid)
 
 
 def as_mask(region: Box | Mask, spatial: tuple) -> Mask:
@@ -125,7 +174,8 @@ def switch_off(
     """
     if isinstance(region, Box):
         off = off[:, None]
-        return Box(jnp.where(off, 0, region.start), jnp.where(off, 0, region.stop)), opacity
+        start, stop = (jnp.where(off, 0, edge) for edge in (region.start, region.stop))
+        return Box(start, stop, region.grid), opacity
     if isinstance(region, Mask):
         off = lax.expand_dims(off, range(1, region.painted.ndim))
         nothing = jnp.zeros((), region.painted.dtype)
@@ -138,7 +188,7 @@ def clip(box: Box, spatial: tuple) -> Box:
     """The box as far as it lies inside the image."""
     extents = jnp.array([spatial], jnp.int32)
     start = jnp.clip(box.start, 0, extents)
-    return Box(start, jnp.clip(box.stop, start, extents))
+    return Box(start, jnp.clip(box.stop, start, extents), box.grid)
 
 
 def original_share(region: Box | Mask, spatial: tuple) -> jax.Array:
@@ -200,7 +250,7 @@ def checked(where: str, region: Any, batch: Any, spatial: tuple) -> Region:
                 f"{where}: Box.{name} must be integer pixel bounds, got {_checks.describe(edge)}"
             )
         edges.append(edge.astype(jnp.int32))
-    return Box(*edges)
+    return Box(edges[0], edges[1], _checks.grid(where, region.grid, spatial))
 
 
 def checked_opacity(where: str, opacity: Any, batch: Any) -> jax.Array | None:

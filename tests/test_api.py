@@ -59,7 +59,11 @@ SIGNATURES = [
         '(key, images, labels, *, alpha=1.0, num_classes=None, smoothing=0.0, per="example", '
         'pairing="flip", channel_axis="auto")',
     ),
-    (CutMix, '(alpha=1.0, *, per="example", pairing="flip", box="paper", minmax=None)'),
+    (
+        CutMix,
+        '(alpha=1.0, *, per="example", pairing="flip", box="paper", minmax=None, axes=None, '
+        "grid=1)",
+    ),
     (MixUp, '(alpha=1.0, *, per="example", pairing="flip")'),
     (RandomChoice, '(mixers, probs=None, *, per="example")'),
     (RandomApply, '(mixer, prob=0.5, *, per="example")'),
@@ -67,12 +71,13 @@ SIGNATURES = [
     (Plan.weights, '(shape, *, channel_axis="auto")'),
     (Plan.images, '(images, *, channel_axis="auto", donors=None)'),
     (Plan.labels, "(labels, *, num_classes=None, smoothing=0.0, donors=None)"),
+    (Plan.at, '(shape, *, channel_axis="auto")'),
     (Plan.maps, "(maps, *, donors=None)"),
     (Plan.loss, "(loss_fn, outputs, labels, *, donors=None)"),
     (Plan.accuracy, "(logits, labels, *, donors=None)"),
     (Plan.only, "(valid, *, donors=None)"),
     (Plan.__getitem__, "(rows)"),
-    (jaxmix.Box, "(start, stop)"),
+    (jaxmix.Box, "(start, stop, grid=1)"),
     (jaxmix.Mask, "(painted)"),
     (jaxmix.Flip, "(groups=1)"),
     (jaxmix.Roll, "(shift=1)"),
