@@ -130,6 +130,7 @@ POLICIES = {
     "minmax": CutMix(grid=(16, 32), minmax=(0.2, 0.8)),
     "sometimes": RandomApply(CutMix(grid=16), 0.5),
     "or-mixup": RandomChoice((CutMix(grid=16), MixUp(), RandomApply(CutMix(grid=32)))),
+    "two-grids": RandomChoice((CutMix(grid=(32, 48)), CutMix(grid=(16, 32)))),
     "tube": CutMix(grid=16, axes=1),
     "pair": CutMix(grid=16, per="pair"),
 }
