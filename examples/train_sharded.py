@@ -16,6 +16,7 @@ and processes as you like. `--dataset fashion-mnist --epochs 1`, half a minute: 
 
 import argparse
 import gzip
+import hashlib
 from pathlib import Path
 
 import jax
@@ -24,6 +25,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from flax import nnx
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -231,23 +233,40 @@ def parse_args():
     among = [args.coordinator, args.num_processes, args.process_id]
     if any(x is None for x in among) and any(x is not None for x in among):
         parser.error("--coordinator, --num-processes and --process-id go together")
+    if args.coordinator is not None:
+        if args.distributed or not args.coordinator.rpartition(":")[2].isdecimal():
+            parser.error("--coordinator is HOST:PORT, and no --distributed with it")
+        if not 0 <= args.process_id < args.num_processes:
+            parser.error("--process-id must be from 0 to --num-processes - 1")
     return args, parser.error
 
 
 def start(args):
     """Connects the processes, if there are several, and lays a mesh over all of their devices."""
     jax.config.update("jax_num_cpu_devices", args.devices)
-    if args.coordinator:
+    if args.coordinator is not None:
         jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
     elif args.distributed:
         jax.distributed.initialize()
+    if jax.local_device_count() * jax.process_count() != jax.device_count():
+        raise ValueError("all processes must have as many devices: give each the same --devices")
     jax.set_mesh(jax.make_mesh((jax.device_count(),), ("data",)))
+    # Each process draws and reads by its own arguments: started differently they would drift apart.
+    shared = sorted((name, str(x)) for name, x in vars(args).items() if name != "process_id")
+    digest = np.frombuffer(hashlib.sha256(repr(shared).encode()).digest(), np.uint8)
+    try:
+        multihost_utils.assert_equal(digest)
+    except AssertionError:
+        raise ValueError("all processes must be started with the same arguments") from None
 
 
 def main():
     """Trains up to --epochs, saves after each, prints the accuracy."""
     args, fail = parse_args()
-    start(args)
+    try:
+        start(args)
+    except (ValueError, RuntimeError) as error:
+        fail(str(error))
     root_key = jax.random.key(args.seed)
     init_key, mix_key = (jax.random.fold_in(root_key, i) for i in range(2))
     rows, devices = args.batch_size // args.accumulate, jax.device_count()

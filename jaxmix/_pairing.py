@@ -99,6 +99,7 @@ class Flip(Pairing):
     def take(self, x: ArrayLike) -> jax.Array:
         if self.groups == 1:
             return jnp.flip(x, 0)
+        self.check("Flip.take", jnp.shape(x)[0])
         return _keep_sharding(self._take_grouped, x)
 
     def _take_grouped(self, x: jax.Array) -> jax.Array:
@@ -110,9 +111,9 @@ class Flip(Pairing):
 class Roll(Pairing):
     """Row i is mixed with row i-shift, around the end of the batch.
 
-    Its price when the batch is sharded over devices: `shift` examples to send for each device.
-    Nobody is its own partner unless `shift % B == 0`; `Roll(0)` pairs every row with itself, which
-    is what mixing with another batch (`donors`) wants.
+    Its price when the batch is sharded over devices: `shift` examples to send for each device, at
+    most its shard. Nobody is its own partner unless `shift % B == 0`; `Roll(0)` pairs every row
+    with itself, which is what mixing with another batch (`donors`) wants.
 
     Attributes:
         shift: how many rows further down the batch each row is painted.
@@ -139,7 +140,7 @@ class Roll(Pairing):
         return None if moved else super().own(batch)
 
     def part(self, start: int, stop: int, batch: int) -> Pairing | None:
-        return self if self.shift == 0 else super().part(start, stop, batch)
+        return Roll(0) if batch and self.shift % batch == 0 else super().part(start, stop, batch)
 
     def take(self, x: ArrayLike) -> jax.Array:
         if self.shift == 0:

@@ -33,6 +33,8 @@ class Plan:
         lam: float32[B], the share of the original that is left: 1 - the mean over the pixels of
             what was painted.
         spatial: the extents in pixels that the region was drawn for, None without a region.
+        batch: the number of rows, B, that the partners are counted among. A plan that was split or
+            stacked from outside has another number of them, and is refused.
 
     Example:
         >>> import jax, jaxmix
@@ -48,6 +50,7 @@ class Plan:
     opacity: jax.Array | None
     lam: jax.Array
     spatial: tuple[int, ...] | None = dataclasses.field(metadata=STATIC)
+    batch: int = dataclasses.field(metadata=STATIC)
 
     @classmethod
     def of(
@@ -106,7 +109,7 @@ class Plan:
     @property
     def partner(self) -> jax.Array:
         """int32[B]: the row that is painted onto each row."""
-        return self.pairing.partner(self.lam.shape[0])
+        return self.pairing.partner(self._size("Plan.partner"))
 
     def weights(
         self, shape: tuple[int, ...], *, channel_axis: int | str | None = "auto"
@@ -396,7 +399,9 @@ class Plan:
         for name in ("start", "stop", "step"):
             if getattr(rows, name) is not None:
                 _checks.count(where, name, getattr(rows, name), None)
-        batch = self.lam.shape[0]
+        batch = self._size(where)
+        if not isinstance(batch, int):
+            raise ValueError(f"{where}: a plan of a symbolic batch, here {batch}, has no slices")
         start, stop, step = rows.indices(batch)
         stop = max(start, stop)
         if step != 1:
@@ -409,8 +414,8 @@ class Plan:
                 "or draw a plan for each slice"
             )
         drawn = self.region, self.opacity, self.lam
-        region, opacity, lam = jax.tree.map(lambda x: x[start:stop], drawn)
-        return Plan(pairing, region, opacity, lam, self.spatial)
+        region, opacity, lam = jax.tree.map(lambda x: _whole(x)[start:stop], drawn)
+        return Plan(pairing, region, opacity, lam, self.spatial, stop - start)
 
     def at(self, shape: tuple[int, ...], *, channel_axis: int | str | None = "auto") -> "Plan":
         """The same plan at another resolution: of a map of tokens, of a coarse segmentation.
@@ -449,26 +454,35 @@ class Plan:
                 f"pixels of {spatial}; draw boxes with CutMix(grid=n), of cells that are whole "
                 "pixels there, or make a plan for each resolution with Plan.of"
             )
-        return Plan(self.pairing, region, self.opacity, self.lam, spatial)
+        return Plan(self.pairing, region, self.opacity, self.lam, spatial, self.batch)
 
     @property
     def _blends(self) -> bool:
         """Whether a pixel can show both images at once."""
         return _composite.blends(self.region, self.opacity)
 
+    def _size(self, where: str) -> Any:
+        """The batch size, of which the plan must still be."""
+        if self.lam.shape != (self.batch,):
+            raise ValueError(
+                f"{where}: the plan was made for a batch of {self.batch}, but its lam is "
+                f"{_checks.describe(self.lam)}: it was split or stacked since, and its partners "
+                "are others; draw a plan inside of jax.shard_map, take a part as plan[i:j], map "
+                "over several with jax.vmap"
+            )
+        return self.batch
+
     def _batch(self, where: str, argument: str, value: Any) -> jax.Array:
         """An array with the batch size of this plan."""
         value = _checks.array(where, argument, value)
-        _checks.batch(where, argument, value, self.lam.shape[0], "the plan")
+        _checks.batch(where, argument, value, self._size(where), "the plan")
         return jnp.asarray(value)
 
     def _shape(self, where: str, shape: Any) -> tuple:
         """A static shape with the batch size of this plan."""
         shape = _checks.batched_shape(where, shape)
-        if shape[0] != self.lam.shape[0]:
-            raise ValueError(
-                f"{where}: the plan was made for a batch of {self.lam.shape[0]}, got {shape}"
-            )
+        if shape[0] != self._size(where):
+            raise ValueError(f"{where}: the plan was made for a batch of {self.batch}, got {shape}")
         return shape
 
     def _class_ids(self, where: str, argument: str, value: Any) -> jax.Array:
@@ -525,7 +539,7 @@ class Plan:
 
     def _unpaired(self, donors: jax.Array | None) -> jax.Array | None:
         """bool[B]: the rows that have only themselves to be mixed with; None if there are none."""
-        return None if donors is not None else self.pairing.own(self.lam.shape[0])
+        return None if donors is not None else self.pairing.own(self.batch)
 
     def _label_share(self, donors: jax.Array | None) -> jax.Array:
         """float32[B]: the original's share of each row's label."""
@@ -547,6 +561,15 @@ class Plan:
         return loss if ignored is None else jnp.where(ignored, jnp.zeros_like(loss), loss)
 
 
+def _whole(x):
+    """An array that an Explicit mesh splits over its rows, as one that it does not."""
+    sharding = _checks.explicit_sharding(x)
+    if sharding is None or sharding.spec[0] is None:
+        return x
+    spec = jax.sharding.PartitionSpec(None, *sharding.spec[1:])
+    return jax.sharding.reshard(x, jax.sharding.NamedSharding(sharding.mesh, spec))
+
+
 @functools.partial(jit, static_argnums=(3, 4))
 def _assemble(pairing, region, opacity, batch, spatial) -> Plan:
     """The plan of what was drawn: boxes clipped, `lam` computed from what is painted."""
@@ -566,7 +589,7 @@ def _assemble(pairing, region, opacity, batch, spatial) -> Plan:
         lam = 1 - opacity if left is None else left + (1 - opacity) * (1 - left)
     if lost is not None:
         lam = jnp.where(lost, jnp.nan, lam)
-    return Plan(pairing, region, opacity, lam, None if region is None else spatial)
+    return Plan(pairing, region, opacity, lam, None if region is None else spatial, batch)
 
 
 @functools.partial(jit, static_argnums=1)
@@ -600,7 +623,8 @@ def _only(plan, valid, donors):
     """Leaves rows unmixed that have nobody valid to be mixed with."""
     off = ~(valid & plan._partners(valid, donors))
     region, opacity = _region.switch_off(plan.region, plan.opacity, off)
-    return Plan(plan.pairing, region, opacity, jnp.where(off, 1.0, plan.lam), plan.spatial)
+    lam = jnp.where(off, 1.0, plan.lam)
+    return Plan(plan.pairing, region, opacity, lam, plan.spatial, plan.batch)
 
 
 @jit

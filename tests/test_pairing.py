@@ -436,3 +436,8 @@ def test_gradient_goes_back_to_the_neighbour(local):
         for i, j in enumerate(np.asarray(pairing.partner(4))):
             back[(d + 1) % 3, j] += cotangents[d, i]
     assert np.array_equal(gradient(jnp.zeros((3, 4, 2))), back)
+
+
+def test_take_of_groups_that_do_not_divide_says_so():
+    with pytest.raises(ValueError, match=r"Flip\.take.*12 rows for Flip\(groups=8\)"):
+        Flip(8).take(np.arange(12))

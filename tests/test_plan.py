@@ -905,3 +905,13 @@ def test_any_plan_against_the_oracle(made, dtype, from_donors):
     expected = reference.labels(ids, partner, plan.lam, num_classes=3, smoothing=0.1)
     np.testing.assert_allclose(labels, expected, rtol=0, atol=2**-22)
     assert math.isclose(np.asarray(labels, np.float64).sum(), expected.sum(), abs_tol=1e-5)
+
+
+def test_a_stack_of_plans_is_mapped_over_and_not_used_as_one():
+    draw = jax.vmap(lambda key: MixUp(pairing=Flip(groups=5)).plan(key, SHAPE))
+    plans = draw(jax.random.split(fresh(), 4))
+    images = jnp.asarray(numbers(SHAPE))
+    for use in (lambda: plans.images(images), lambda: plans[0:2], lambda: plans.partner):
+        with pytest.raises(ValueError, match="split or stacked"):
+            use()
+    assert jax.vmap(lambda plan: plan.images(images))(plans).shape == (4, *SHAPE)

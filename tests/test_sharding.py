@@ -202,6 +202,31 @@ def test_a_plan_may_itself_be_split(axis_type):
 
 
 @axis_types
+def test_a_plan_that_is_split_is_sliced(axis_type):
+    mesh = mesh_of({"batch": 8}, axis_type)
+    rows = NamedSharding(mesh, PartitionSpec("batch"))
+    plan = both(Flip(groups=3)).plan(fresh(), batch()[0].shape)
+    part = jax.device_put(plan, rows)[8:24]
+    assert part.partner.tolist() == plan[8:24].partner.tolist()
+    for one, other in zip(jax.tree.leaves(part), jax.tree.leaves(plan[8:24]), strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["flip", "flip-groups8", "permutation"])
+@axis_types
+def test_the_plan_of_a_whole_batch_is_no_plan_of_a_shard(axis_type, name):
+    """Its partners live on other devices: mixing within the shard would be a silent fallback."""
+    mesh, rows = mesh_of({"batch": 8}, axis_type), PartitionSpec("batch")
+    plan = both(PAIRINGS[name]).plan(fresh(), batch()[0].shape)
+    plan, images = jax.device_put((plan, batch()[0]), NamedSharding(mesh, rows))
+    mix = jax.shard_map(
+        lambda plan, images: plan.images(images), mesh=mesh, in_specs=rows, out_specs=rows
+    )
+    with pytest.raises(ValueError, match=r"batch of 24.*lam is float32\[3\].*inside"):
+        mix(plan, images)
+
+
+@axis_types
 def test_gradients_on_a_mesh(axis_type):
     images = batch()[0]
     split = on_mesh([images], mesh_of({"batch": 8}, axis_type), ("batch", None, None))[0]

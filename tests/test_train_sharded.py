@@ -193,6 +193,14 @@ def refusal(example, monkeypatch, capsys, *options):
     return capsys.readouterr().err.partition("error: ")[2]
 
 
+def test_processes_that_were_started_differently_are_refused(tmp_path):
+    port, command = devices.free_port(), [EXAMPLE, "--out", tmp_path / "out", "--epochs", 1]
+    command += ["--coordinator", f"localhost:{port}", "--num-processes", 2, "--process-id"]
+    with pytest.raises(AssertionError, match="started with the same arguments"):
+        devices.run_together([*command, 0, "--seed", 0], [*command, 1, "--seed", 1])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["none", "cutmix", "mixup", "both"])
 def test_mixers_are_what_their_names_say(example, name):
     pairing = jaxmix.Flip(groups=4)
@@ -210,6 +218,9 @@ def test_digits_are_whole_shares_of_white(example):
     assert set(np.unique(images)) == {round(level * 255 / 16) for level in range(17)}
 
 
+AMONG = ["--num-processes", "2", "--process-id", "0"]
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -221,6 +232,10 @@ def test_digits_are_whole_shares_of_white(example):
         (["--coordinator", "localhost:1"], "go together"),
         (["--num-processes", "2", "--process-id", "0"], "go together"),
         (["--batch-size", "many"], "--batch-size"),
+        ([*AMONG, "--coordinator", "nowhere"], "--coordinator is HOST:PORT"),
+        ([*AMONG, "--coordinator", ""], "--coordinator is HOST:PORT"),
+        ([*AMONG, "--coordinator", "localhost:1", "--distributed"], "no --distributed"),
+        ([*AMONG, "--coordinator", "localhost:1", "--process-id", "2"], "from 0 to"),
     ],
     ids=str,
 )
