@@ -140,7 +140,7 @@ class Roll(Pairing):
         return None if moved else super().own(batch)
 
     def part(self, start: int, stop: int, batch: int) -> Pairing | None:
-        return Roll(0) if batch and self.shift % batch == 0 else super().part(start, stop, batch)
+        return self if self.shift == 0 else super().part(start, stop, batch)
 
     def take(self, x: ArrayLike) -> jax.Array:
         if self.shift == 0:
