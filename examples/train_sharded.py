@@ -226,7 +226,8 @@ def parse_args():
     numbers = args.groups, args.epochs, args.batch_size, args.accumulate, args.devices
     if min(numbers) < 1 or not 0 <= args.seed < 2**32:
         parser.error(
-            "--groups, --epochs, --batch-size, --accumulate and --devices start at 1, --seed at 0"
+            "--groups, --epochs, --batch-size, --accumulate and --devices start at 1, --seed at 0 "
+            f"and ends below 2**32, got {args}"
         )
     if args.groups % args.accumulate or args.batch_size % args.groups:
         parser.error("--groups must be a multiple of --accumulate, --batch-size one of --groups")

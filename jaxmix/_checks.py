@@ -273,14 +273,13 @@ def grid(where: str, value: Any, extents: tuple) -> tuple[int, ...]:
     return sides
 
 
-def axis_name(where: str, value: Any) -> str:
+def axis_name(where: str, value: Any) -> None:
     """The name of a mapped axis."""
     if not isinstance(value, str):
         raise TypeError(
             f"{where}: axis_name must be the name of one axis of jax.pmap or jax.shard_map, "
             f"got {describe(value)}; over two axes nest one in the other's local"
         )
-    return value
 
 
 def axis_size(where: str, name: str) -> int:

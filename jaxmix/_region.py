@@ -165,8 +165,8 @@ def as_mask(region: Box | Mask, spatial: tuple) -> Mask:
 
 
 def switch_off(
-    region: "Region", opacity: jax.Array | None, off: jax.Array
-) -> tuple["Region", jax.Array | None]:
+    region: Region, opacity: jax.Array | None, off: jax.Array
+) -> tuple[Region, jax.Array | None]:
     """What is painted, but nothing in the rows in which bool[B] `off` holds.
 
     A region is emptied; only without one is the opacity set to 0. So an opaque region stays

@@ -252,11 +252,6 @@ def shards(arrays):
     return [x.reshape(DEVICES, -1, *x.shape[1:]) for x in arrays]
 
 
-def whole(results):
-    """The batches of all devices behind each other."""
-    return {name: np.asarray(x).reshape(-1, *x.shape[2:]) for name, x in results.items()}
-
-
 def on_device(mixer, device, *arrays, donors=(None,) * 5):
     """What one device does, with a key of its own."""
     return everything(mixer, jax.random.fold_in(fresh(), device), *arrays, donors=donors)
