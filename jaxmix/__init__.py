@@ -9,9 +9,10 @@ has to follow it (pixels, labels, maps, losses) is computed from that plan by on
 
 `cutmix` and `mixup` are the common cases in one call. Mixers (`CutMix`, `MixUp`, `RandomChoice`,
 `RandomApply`, your own) describe what to do, plans what was drawn, pairings (`Flip`, `Roll`,
-`Permutation`, `Neighbour`) who is mixed with whom.
+`Permutation`, `Neighbour`) who is mixed with whom. `recipes` holds the policies of other libraries.
 """
 
+from jaxmix import recipes
 from jaxmix._beta import symmetric_beta
 from jaxmix._functions import cutmix, mixup
 from jaxmix._mixers import CutMix, Mixer, MixUp
@@ -37,5 +38,6 @@ __all__ = [
     "Roll",
     "cutmix",
     "mixup",
+    "recipes",
     "symmetric_beta",
 ]

@@ -151,15 +151,22 @@ def number(where: str, argument: str, value: Any, wanted: str) -> Any:
     raise TypeError(f"{where}: {argument} must be a number, {wanted}, got {describe(value)}")
 
 
-def alpha(where: str, value: Any) -> Any:
+def alpha(where: str, value: Any, argument: str = "alpha") -> Any:
     """The concentration of Beta(alpha, alpha), a scalar."""
-    value = number(where, "alpha", value, "positive and finite")
+    value = number(where, argument, value, "positive and finite")
     if isinstance(value, int | float) and not 0 < value < math.inf:
         raise ValueError(
-            f"{where}: alpha must be positive and finite, got {value}; "
+            f"{where}: {argument} must be positive and finite, got {value}; "
             "to switch mixing off use RandomApply(mixer, prob=0.0)"
         )
     return value
+
+
+def alpha_or_off(where: str, argument: str, value: Any) -> Any:
+    """A concentration, or None for the number 0, by which other libraries say off."""
+    value = number(where, argument, value, "positive and finite, or 0 for off")
+    off = isinstance(value, int | float) and value == 0
+    return None if off else alpha(where, value, argument)
 
 
 def concentration(where: str, value: Any, sizes: tuple) -> Any:
@@ -210,13 +217,17 @@ def probs(where: str, value: Any, count: int) -> Any:
     return value
 
 
-def minmax(where: str, value: Any) -> tuple:
+def minmax(where: str, value: Any, argument: str = "minmax") -> tuple:
     """The bounds of a side's share."""
     if not (isinstance(value, tuple | list) and len(value) == 2):
-        raise ValueError(f"{where}: minmax must be a pair (a, b) of shares, got {describe(value)}")
-    low, high = (share(where, "each of minmax", bound) for bound in value)
+        raise ValueError(
+            f"{where}: {argument} must be a pair (a, b) of shares, got {describe(value)}"
+        )
+    low, high = (share(where, f"each of {argument}", bound) for bound in value)
     if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
-        raise ValueError(f"{where}: minmax must be a pair (a, b) with a <= b, got {(low, high)}")
+        raise ValueError(
+            f"{where}: {argument} must be a pair (a, b) with a <= b, got {(low, high)}"
+        )
     return low, high
 
 
@@ -225,6 +236,13 @@ def choice(where: str, argument: str, value: Any, choices: tuple[str, ...]) -> A
     if not (isinstance(value, str) and value in choices):
         names = ", ".join(f'"{name}"' for name in choices)
         raise ValueError(f"{where}: {argument} must be one of {names}, got {describe(value)}")
+    return value
+
+
+def flag(where: str, argument: str, value: Any) -> bool:
+    """A static yes or no."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{where}: {argument} must be True or False, got {describe(value)}")
     return value
 
 

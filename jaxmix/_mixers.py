@@ -215,21 +215,38 @@ class CutMix(Mixer):
     """Cuts a box out of the partner and pastes it at the same place.
 
     lambda ~ Beta(alpha, alpha) is the share of the original. The box has the share
-    (1 - lambda)^(1/n) of each of the n spatial extents, its place is uniform, and `plan.lam` is
-    computed from the pixels that it really covers.
+    (1 - lambda)^(1/n) of each of the n spatial extents, and `plan.lam` is computed from the pixels
+    that it really covers, so that it is the law of the box that decides how much is painted, and
+    where. Along an axis of E pixels, with side = floor(E * (1 - lambda)^(1/n)):
+
+    - "paper": a centre c uniform over the E pixels, and the pixels from c - floor(side / 2) up to,
+      but without, c + floor(side / 2), clipped at the border. So does the paper's own code
+      (`rand_bbox`), so does torchvision (0.29.1, `v2.CutMix`), so did timm before 1.0.31.
+    - "timm": the same, up to c + ceil(side / 2), so that an odd side keeps its last pixel. So does
+      timm (1.0.31, `rand_bbox`).
+    - "contained": the side rounded to the nearest pixel instead, and the box at one of the places
+      inside the image, each as likely: the area that was drawn is the area that is painted. So
+      does Keras (3.15.1), but with corners between pixels.
+    - `minmax=(a, b)`: a side uniform over the integers from floor(a * E) to floor(b * E) - 1,
+      whatever lambda, at one of the places inside the image; floor(a * E) if there are no others.
+      So does timm (1.0.31, `rand_bbox_minmax`).
+
+    What that means for an image of 224 x 224 pixels, at alpha 1:
+
+    | law                 | mean share of | chance of being painted of a pixel in the          |
+    |                     | the original  | middle | middle of an edge | corner                |
+    |---------------------|---------------|--------|-------------------|-----------------------|
+    | "paper"             | 0.68          | 0.49   | 0.25              | 0.12                  |
+    | "timm"              | 0.68          | 0.50   | 0.25              | 0.13                  |
+    | "contained"         | 0.50          | 0.84   | 0.04              | 0.01                  |
+    | minmax=(0.2, 0.8)   | 0.75          | 0.60   | 0.01              | 0.00                  |
 
     Attributes:
         alpha: the concentration of lambda, positive; 1 is uniform. A number or a traced scalar.
         per: what gets a box of its own: each "example", each "pair" of a flip, or the "batch".
         pairing: who is mixed with whom: a pairing, or "flip", "roll" or "permutation".
-        box: how a box is placed. "paper" puts its centre on a uniform pixel, reaches out by
-            floor(side / 2) on both sides and clips at the border, as the paper's code and
-            torchvision do; at alpha 1 and 224 pixels that leaves 0.68 of the original on average,
-            not 0.5. "timm" (1.0.31) does the same but keeps the last pixel of an odd side.
-            "contained" rounds the side to the nearest pixel and places it uniformly inside the
-            image, so that the area is the one drawn.
-        minmax: (a, b): draws each side's share uniformly between a and b in place of lambda,
-            sides floor(share * extent), placed uniformly inside the image.
+        box: the law of the box: "paper", "timm" or "contained".
+        minmax: the bounds (a, b) of each side's share of the extent, in place of lambda and `box`.
         axes: the spatial axes that the box limits, counted from 0 among the spatial axes; it spans
             the others. (0,) cuts a spectrogram [B, T, F, C] in time only, (1, 2) the same box out
             of every frame of a video [B, T, H, W, C]. None is all of them.
@@ -300,8 +317,11 @@ class MixUp(Mixer):
         alpha: the concentration of lambda, positive; 1 is uniform. A number or a traced scalar.
         per: what gets a lambda of its own: each "example", each "pair" of a flip, or the "batch".
         pairing: who is mixed with whom: a pairing, or "flip", "roll" or "permutation".
+        fold: whether lambda is folded to max(lambda, 1 - lambda), so that an image stays mostly
+            itself, as big_vision, scenic and fastai have it.
 
     Raises:
+        TypeError: if `fold` is not a bool.
         ValueError: for a bad number or an unknown mode.
 
     Example:
@@ -317,16 +337,18 @@ class MixUp(Mixer):
     """
 
     alpha: Any = 1.0
+    fold: bool = dataclasses.field(default=False, kw_only=True, metadata=STATIC)
 
     def __post_init__(self):
         super().__post_init__()
         self._set("alpha", _checks.alpha("MixUp", self.alpha))
+        _checks.flag("MixUp", "fold", self.fold)
 
     def draw(self, key, rows, spatial):
         """The partner everywhere, at a random opacity."""
         uniforms = jax.random.uniform(key, (rows, 2), jnp.float32)
         lam = from_uniforms(uniforms[:, 0], uniforms[:, 1], _float32(self.alpha))
-        return None, 1 - lam
+        return None, 1 - (jnp.maximum(lam, 1 - lam) if self.fold else lam)
 
 
 def _normal(value: Any) -> Any:

@@ -82,7 +82,7 @@ def draw_box(
         spatial: the extents in pixels.
         law: one of `BOX_LAWS`.
         lam: float32[rows], the original's share that was drawn.
-        minmax: the bounds of each side's share, drawn uniformly in place of `lam`.
+        minmax: the bounds of each side's share of the extent, in place of `lam`.
         axes: the n spatial axes that are limited.
         grid: the n sides of a cell in pixels, each a divisor of its extent.
     """
@@ -90,8 +90,10 @@ def draw_box(
     extents = jnp.array([[spatial[a] // cell for a, cell in zip(axes, grid, strict=True)]])
     extents = extents.astype(jnp.float32)
     if minmax is not None:
-        low, high = (jnp.asarray(bound).astype(jnp.float32) for bound in minmax)
-        sides = jnp.floor(extents * (low + uniforms[:, :n] * (high - low)))
+        low, high = (
+            jnp.floor(extents * jnp.asarray(bound).astype(jnp.float32)) for bound in minmax
+        )
+        sides = low + jnp.floor(uniforms[:, :n] * (high - low))
         box = _contained(sides, uniforms[:, n:], extents)
     else:
         share = (1 - lam)[:, None]

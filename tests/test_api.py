@@ -11,14 +11,15 @@ import sys
 import pytest
 
 import jaxmix
-from jaxmix import CutMix, Flip, Mixer, MixUp, Plan, RandomApply, RandomChoice
+from jaxmix import CutMix, Flip, Mixer, MixUp, Plan, RandomApply, RandomChoice, recipes
 
 PACKAGE = pathlib.Path(jaxmix.__file__).parent
 FUNCTIONS = ["cutmix", "mixup", "symmetric_beta"]
 MIXERS = ["CutMix", "Mixer", "MixUp", "RandomApply", "RandomChoice"]
 PLANS = ["Box", "Mask", "Plan"]
 PAIRINGS = ["Flip", "Neighbour", "Permutation", "Roll"]
-NAMES = [*FUNCTIONS, *MIXERS, *PLANS, *PAIRINGS]
+SUBMODULES = ["recipes"]
+NAMES = [*FUNCTIONS, *MIXERS, *PLANS, *PAIRINGS, *SUBMODULES]
 
 # From the top down: a module imports none that stands below it.
 MODULES = [
@@ -30,6 +31,7 @@ MODULES = [
     "_mixers",
     "_policies",
     "_functions",
+    "recipes",
 ]
 
 
@@ -64,7 +66,7 @@ SIGNATURES = [
         '(alpha=1.0, *, per="example", pairing="flip", box="paper", minmax=None, axes=None, '
         "grid=1)",
     ),
-    (MixUp, '(alpha=1.0, *, per="example", pairing="flip")'),
+    (MixUp, '(alpha=1.0, *, per="example", pairing="flip", fold=False)'),
     (RandomChoice, '(mixers, probs=None, *, per="example")'),
     (RandomApply, '(mixer, prob=0.5, *, per="example")'),
     (Plan.of, '(shape, pairing, *, region=None, opacity=None, channel_axis="auto")'),
@@ -84,6 +86,13 @@ SIGNATURES = [
     (jaxmix.Permutation, "(index=None)"),
     (jaxmix.Neighbour, "(axis_name, local=Roll(shift=0))"),
     (Mixer.draw, "(key, rows, spatial)"),
+    (
+        recipes.timm,
+        "(mixup_alpha=1.0, cutmix_alpha=0.0, cutmix_minmax=None, prob=1.0, switch_prob=0.5, "
+        'mode="batch")',
+    ),
+    (recipes.torchvision, "(cutmix_alpha=0.0, mixup_alpha=0.0)"),
+    (recipes.big_vision, "(p)"),
     *[(kind.__call__, CALL) for kind in (Mixer, CutMix, MixUp, RandomChoice, RandomApply)],
     *[(kind.plan, PLAN) for kind in (Mixer, CutMix, MixUp, RandomChoice, RandomApply)],
 ]
@@ -107,10 +116,12 @@ def public_calls():
     """Every public function, class and method, under its name."""
     for name in NAMES:
         value = getattr(jaxmix, name)
-        yield pytest.param(value, id=name)
-        for method in vars(value) if inspect.isclass(value) else ():
-            if not method.startswith("_") and callable(getattr(value, method)):
-                yield pytest.param(getattr(value, method), id=f"{name}.{method}")
+        if callable(value):
+            yield pytest.param(value, id=name)
+        for member in () if inspect.isfunction(value) else vars(value):
+            made_here = getattr(getattr(value, member), "__module__", "").startswith("jaxmix")
+            if not member.startswith("_") and callable(getattr(value, member)) and made_here:
+                yield pytest.param(getattr(value, member), id=f"{name}.{member}")
 
 
 every_call = pytest.mark.parametrize("call", list(public_calls()))
@@ -148,8 +159,11 @@ def test_the_public_names_are_these_and_no_others():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_lives_in_jaxmix(name):
-    assert getattr(jaxmix, name).__module__.split(".")[0] == "jaxmix"
-    assert getattr(jaxmix, name).__name__ == name
+    value = getattr(jaxmix, name)
+    if name in SUBMODULES:
+        assert value.__name__ == f"jaxmix.{name}"
+    else:
+        assert (value.__module__.split(".")[0], value.__name__) == ("jaxmix", name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -186,7 +200,7 @@ def imports(path):
                     yield alias.name.partition(".")[2]
 
 
-GRAPH = {path.stem: set(imports(path)) for path in PACKAGE.glob("_*.py") if path.stem != "__init__"}
+GRAPH = {path.stem: set(imports(path)) for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
 
 
 def reachable(module):

@@ -21,6 +21,7 @@ from jaxmix import (
     RandomApply,
     RandomChoice,
     Roll,
+    recipes,
     symmetric_beta,
 )
 
@@ -608,6 +609,42 @@ MODES = [
             ("above-1", (0.5, 1.5)),
             ("of-three", (0.1, 0.2, 0.3)),
         ]
+    ],
+    *[
+        case(f"fold-{bad}", TypeError, lambda k, x, y, bad=bad: MixUp(fold=bad), "MixUp", "fold")
+        for bad in [1, None, "yes"]
+    ],
+    *[
+        case(
+            f"recipes-{name}-{argument}-{bad}",
+            error,
+            lambda k, x, y, call=call, argument=argument, bad=bad: call(**{argument: bad}),
+            *(f"recipes.{name}: (each of )?{argument}", f"got.*{re.escape(str(bad)[:4])}"),
+        )
+        for name, call, argument, bad, error in [
+            ("timm", recipes.timm, "mixup_alpha", -0.2, ValueError),
+            ("timm", recipes.timm, "cutmix_alpha", float("nan"), ValueError),
+            ("timm", recipes.timm, "cutmix_alpha", None, TypeError),
+            ("timm", recipes.timm, "mixup_alpha", [0.1, 0.2], ValueError),
+            ("timm", recipes.timm, "cutmix_minmax", (0.8, 0.2), ValueError),
+            ("timm", recipes.timm, "cutmix_minmax", 0.3, ValueError),
+            ("timm", recipes.timm, "prob", 1.5, ValueError),
+            ("timm", recipes.timm, "switch_prob", -0.5, ValueError),
+            ("timm", recipes.timm, "mode", "half", ValueError),
+            ("torchvision", recipes.torchvision, "cutmix_alpha", -1.0, ValueError),
+            ("torchvision", recipes.torchvision, "mixup_alpha", "1.0", TypeError),
+            ("big_vision", recipes.big_vision, "p", 0.0, ValueError),
+            ("big_vision", recipes.big_vision, "p", None, TypeError),
+        ]
+    ],
+    *[
+        case(
+            f"recipes-{name}-all-off",
+            ValueError,
+            lambda k, x, y, call=call: call(mixup_alpha=0, cutmix_alpha=0.0),
+            *(f"recipes.{name}", "mixup_alpha", "cutmix_alpha", "RandomApply"),
+        )
+        for name, call in [("timm", recipes.timm), ("torchvision", recipes.torchvision)]
     ],
     *[
         case(

@@ -90,6 +90,7 @@ MIXERS = {  # Each is called with `per` and `pairing`.
     "cutmix-contained": functools.partial(CutMix, box="contained"),
     "cutmix-minmax": functools.partial(CutMix, minmax=(0.2, 0.9)),
     "mixup": MixUp,
+    "mixup-fold": functools.partial(MixUp, fold=True),
     "speckle": Speckle,
     "fog": Fog,
     "ghost": Ghost,

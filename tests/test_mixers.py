@@ -32,7 +32,8 @@ RARE = 1e-4
 def brief(value):
     """A mixer's repr without its defaults, for the names of tests."""
     defaults = r"(mixers?=|alpha=1\.0|per='example'|pairing=Flip\(groups=1\)|box='paper'|groups=1"
-    defaults += r"|minmax=None|probs=None|prob=0\.5|index=None|share=1\.0|soft=False|strength=0\.5)"
+    defaults += r"|minmax=None|fold=False|probs=None|prob=0\.5|index=None|share=1\.0|soft=False"
+    defaults += r"|strength=0\.5)"
     text = re.sub(r"(, )+", ", ", re.sub(defaults, "", str(value)))
     return re.sub(r"([(]), |, (?=[)])", r"\1", text)
 
@@ -73,7 +74,7 @@ MIXERS = [
     CutMix(per="pair", box="contained"),
     CutMix(minmax=(0.2, 0.8), pairing=Flip(groups=4)),
     MixUp(0.2, pairing=Permutation()),
-    MixUp(per="batch", pairing=Roll(shift=3)),
+    MixUp(per="batch", pairing=Roll(shift=3), fold=True),
     RandomChoice((CutMix(), MixUp(alpha=0.8))),
     RandomChoice([CutMix(), MixUp(), CutMix(box="timm")], probs=[0.1, 0.2, 0.3], per="batch"),
     RandomApply(CutMix(), prob=0.9, per="pair"),

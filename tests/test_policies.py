@@ -33,7 +33,8 @@ RARE = 1e-4
 def brief(value):
     """A mixer's repr without its defaults, for the names of tests."""
     defaults = r"(mixers?=|alpha=1\.0|per='example'|pairing=Flip\(groups=1\)|box='paper'|groups=1"
-    defaults += r"|minmax=None|probs=None|prob=0\.5|index=None|share=1\.0|soft=False|strength=0\.5)"
+    defaults += r"|minmax=None|fold=False|probs=None|prob=0\.5|index=None|share=1\.0|soft=False"
+    defaults += r"|strength=0\.5)"
     text = re.sub(r"(, )+", ", ", re.sub(defaults, "", str(value)))
     return re.sub(r"([(]), |, (?=[)])", r"\1", text)
 

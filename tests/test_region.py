@@ -7,6 +7,7 @@ joint law of (start, stop), not against a histogram of a sample.
 
 import functools
 import itertools
+import re
 from collections import Counter
 
 import jax
@@ -45,12 +46,12 @@ def centred_law(extents, alpha, box_of):
 
 
 def minmax_axis_law(extent, low, high):
-    """P((start, stop)) on one axis: side int(extent * U(low, high)), start anywhere it fits."""
+    """P((start, stop)) on one axis: timm's randint for the side, start anywhere it fits."""
     law = Counter()
-    for side in range(extent + 1):
-        share = min((side + 1) / extent, high) - max(side / extent, low)
+    low, high = int(extent * low), int(extent * high)
+    for side in range(low, max(high, low + 1)):
         for start in range(extent - side + 1):
-            law[start, start + side] += max(share, 0) / (high - low) / (extent - side + 1)
+            law[start, start + side] += 1 / max(high - low, 1) / (extent - side + 1)
     return law
 
 
@@ -309,11 +310,28 @@ def test_contained_boxes_reach_the_last_row_and_column():
 # Size, mean and dtype ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("box, expected", [("paper", 0.68), ("timm", 0.68), ("contained", 0.50)])
-def test_mean_share_of_the_original_at_224(box, expected):
-    """The paper's clipping keeps 0.68 of the original with alpha 1, not one half."""
-    _, _, lam = draw(CutMix(box=box), (224, 224), key=7)
-    assert abs(lam.mean(dtype=np.float64) - expected) < 0.006
+TABLE = {
+    row[0].strip(): [float(cell) for cell in row[1:]]
+    for line in (CutMix.__doc__ or "").splitlines()
+    if re.fullmatch(r"(\|[^|]+){5}\|", line.strip())
+    and re.search(r"0\.\d\d", (row := line.strip(" |").split("|"))[1])
+}
+
+
+@pytest.mark.parametrize("law", TABLE)
+def test_the_documented_shares_of_each_law(law):
+    """The table of CutMix: the mean share of the original, and three pixels' chance of paint."""
+    mixer = eval(f"CutMix({law if '=' in law else f'box={law}'})")
+    start, stop, lam = draw(mixer, (224, 224), key=7)
+    found = [lam.mean(dtype=np.float64)]
+    for pixel in [(112, 112), (112, 0), (0, 0)]:
+        found.append(((start <= pixel) & (pixel < stop)).all(1).mean())
+    rounding, noise = 0.005, 4.5 * 0.5 / np.sqrt(DRAWS)
+    np.testing.assert_allclose(found, TABLE[law], rtol=0, atol=rounding + noise)
+
+
+def test_every_law_is_in_the_table():
+    assert list(TABLE) == ['"paper"', '"timm"', '"contained"', "minmax=(0.2, 0.8)"]
 
 
 def test_the_mean_of_the_papers_code_at_224():

@@ -1,0 +1,170 @@
+"""The policies of other libraries, as mixers, under their own argument names.
+
+What papers publish is mostly a setting of timm's. Top-1 accuracy is ImageNet-1k's, in percent, at
+224 pixels; A3 trains at 160.
+
+| paper                                      | network    | call             | smoothing | top-1 |
+|--------------------------------------------|------------|------------------|-----------|-------|
+| DeiT [1]                                   | DeiT-B     | `timm(0.8, 1.0)` | 0.1       | 81.8  |
+| Swin Transformer [2]                       | Swin-T     | `timm(0.8, 1.0)` | 0.1       | 81.3  |
+| ConvNeXt [3]                               | ConvNeXt-T | `timm(0.8, 1.0)` | 0.1       | 82.1  |
+| ResNet strikes back [4], A1                | ResNet-50  | `timm(0.2, 1.0)` | 0.1       | 80.4  |
+| ResNet strikes back, A2                    | ResNet-50  | `timm(0.1, 1.0)` | 0         | 79.8  |
+| ResNet strikes back, A3                    | ResNet-50  | `timm(0.1, 1.0)` | 0         | 78.1  |
+
+They ran on versions of timm before 1.0.31, whose boxes are those of `CutMix(box="paper")`; here as
+in timm now an odd side keeps its last pixel. ResNet strikes back trains with a binary
+cross-entropy.
+
+Example:
+    >>> import jaxmix
+    >>> deit = jaxmix.recipes.timm(mixup_alpha=0.8, cutmix_alpha=1.0)
+    >>> type(deit).__name__, deit.per, deit.pairing
+    ('RandomChoice', 'batch', Flip(groups=1))
+
+References:
+    [1] Touvron et al. 2020, table 9, https://arxiv.org/abs/2012.12877, and their README_deit.md.
+    [2] Liu et al. 2021, table 1, appendix A2.1, https://arxiv.org/abs/2103.14030, and their config.
+    [3] Liu et al. 2022, tables 1 and 5, https://arxiv.org/abs/2201.03545.
+    [4] Wightman et al. 2021, tables 1 and 2, https://arxiv.org/abs/2110.00476.
+"""
+
+from typing import Any
+
+from jax.typing import ArrayLike
+
+from jaxmix import _checks
+from jaxmix._mixers import CutMix, Mixer, MixUp
+from jaxmix._policies import RandomApply, RandomChoice
+
+TIMM_MODES = {"batch": "batch", "pair": "pair", "elem": "example"}
+
+
+def timm(
+    mixup_alpha: ArrayLike = 1.0,
+    cutmix_alpha: ArrayLike = 0.0,
+    cutmix_minmax: tuple[float, float] | None = None,
+    prob: ArrayLike = 1.0,
+    switch_prob: ArrayLike = 0.5,
+    mode: str = "batch",
+) -> Mixer:
+    """What `timm.data.Mixup` does in timm 1.0.31, by the same arguments.
+
+    timm's `label_smoothing` and `num_classes` are arguments of the call: `smoothing` and
+    `num_classes`. With `multi_label=True` timm smooths towards one half instead, which is
+    `smoothing / 2 + (1 - smoothing) * labels` in place of `labels`. There is no `correct_lam`:
+    labels always follow the pixels. An odd batch, which timm refuses, is mixed like any other.
+
+    Args:
+        mixup_alpha: the concentration of MixUp's lambda, 0 for no MixUp.
+        cutmix_alpha: the concentration of CutMix's lambda, 0 for no CutMix.
+        cutmix_minmax: the bounds of each side's share of the extent, in place of `cutmix_alpha`.
+        prob: the probability of mixing at all.
+        switch_prob: the probability of CutMix, where both are on.
+        mode: what gets draws of its own: the "batch", each "pair" of a flip, or each "elem".
+
+    Returns:
+        The mixer: MixUp, CutMix or a RandomChoice of both, in a RandomApply unless `prob` is 1.
+
+    Raises:
+        TypeError: if a number is none.
+        ValueError: if a number is out of range, or all is off, or `mode` is unknown.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxmix
+        >>> mixer = jaxmix.recipes.timm(mixup_alpha=0.8, cutmix_alpha=1.0, mode="pair")
+        >>> images, labels = jnp.zeros((8, 32, 32, 3)), jnp.arange(8)
+        >>> images, labels = mixer(
+        ...     jax.random.key(0), images, labels, num_classes=10, smoothing=0.1
+        ... )
+        >>> labels.shape
+        (8, 10)
+
+    Reference:
+        timm 1.0.31, timm/data/mixup.py, https://github.com/huggingface/pytorch-image-models.
+    """
+    where = "recipes.timm"
+    per = TIMM_MODES[_checks.choice(where, "mode", mode, tuple(TIMM_MODES))]
+    prob = _checks.share(where, "prob", prob)
+    switch_prob = _checks.share(where, "switch_prob", switch_prob)
+    mixup_alpha = _checks.alpha_or_off(where, "mixup_alpha", mixup_alpha)
+    cutmix_alpha = _checks.alpha_or_off(where, "cutmix_alpha", cutmix_alpha)
+    mixup = None if mixup_alpha is None else MixUp(mixup_alpha, per=per)
+    if cutmix_minmax is not None:
+        cutmix = CutMix(minmax=_checks.minmax(where, cutmix_minmax, "cutmix_minmax"), per=per)
+    else:
+        cutmix = None if cutmix_alpha is None else CutMix(cutmix_alpha, per=per, box="timm")
+    mixer = _one_of(where, mixup, cutmix, (1 - switch_prob, switch_prob), per)
+    always = isinstance(prob, int | float) and prob == 1
+    return mixer if always else RandomApply(mixer, prob, per=per)
+
+
+def torchvision(cutmix_alpha: ArrayLike = 0.0, mixup_alpha: ArrayLike = 0.0) -> Mixer:
+    """What torchvision's reference training script does: one of the two for each batch.
+
+    Args:
+        cutmix_alpha: the concentration of CutMix's lambda, 0 for no CutMix.
+        mixup_alpha: the concentration of MixUp's lambda, 0 for no MixUp.
+
+    Returns:
+        The mixer: CutMix, MixUp or a RandomChoice of both, drawn per batch, paired by a roll.
+
+    Raises:
+        TypeError: if a number is none.
+        ValueError: if a number is out of range, or both are off.
+
+    Example:
+        >>> import jaxmix
+        >>> jaxmix.recipes.torchvision(mixup_alpha=0.2)
+        MixUp(alpha=0.2, per='batch', pairing=Roll(shift=1), fold=False)
+
+    Reference:
+        torchvision 0.29.1, references/classification/transforms.py (`get_mixup_cutmix`) and
+        torchvision/transforms/v2/_augment.py, https://github.com/pytorch/vision.
+    """
+    where = "recipes.torchvision"
+    cutmix_alpha = _checks.alpha_or_off(where, "cutmix_alpha", cutmix_alpha)
+    mixup_alpha = _checks.alpha_or_off(where, "mixup_alpha", mixup_alpha)
+    options: Any = {"per": "batch", "pairing": "roll"}
+    mixup = None if mixup_alpha is None else MixUp(mixup_alpha, **options)
+    cutmix = None if cutmix_alpha is None else CutMix(cutmix_alpha, **options)
+    return _one_of(where, mixup, cutmix, None, "batch")
+
+
+def big_vision(p: ArrayLike) -> Mixer:
+    """What big_vision's `mixup` does: one folded lambda for each batch, paired by a roll.
+
+    Args:
+        p: the concentration of lambda.
+
+    Returns:
+        The mixer, `MixUp(p, per="batch", pairing="roll", fold=True)`.
+
+    Raises:
+        TypeError: if `p` is no number.
+        ValueError: if it is not positive and finite.
+
+    Example:
+        >>> import jax, jaxmix
+        >>> plan = jaxmix.recipes.big_vision(p=0.2).plan(jax.random.key(0), (4, 32, 32, 3))
+        >>> bool((plan.lam >= 0.5).all())
+        True
+
+    Reference:
+        big_vision, `get_mixup` in big_vision/utils.py,
+        https://github.com/google-research/big_vision.
+    """
+    p = _checks.alpha("recipes.big_vision", p, "p")
+    return MixUp(p, per="batch", pairing="roll", fold=True)
+
+
+def _one_of(where: str, mixup: Mixer | None, cutmix: Mixer | None, probs: Any, per: str) -> Mixer:
+    """The one mixer that is on, or a choice of both."""
+    if mixup is not None and cutmix is not None:
+        return RandomChoice((mixup, cutmix), probs, per=per)
+    if (mixer := mixup or cutmix) is None:
+        raise ValueError(
+            f"{where}: mixup_alpha or cutmix_alpha must be positive, got 0 for both; to switch "
+            "mixing off use RandomApply(mixer, prob=0.0)"
+        )
+    return mixer

@@ -1,0 +1,110 @@
+"""Recipes: the mixers they stand for. That those do what the libraries do: test_golden.py."""
+
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmix import CutMix, MixUp, RandomApply, RandomChoice, Roll, recipes
+
+README = pathlib.Path(__file__).parent.parent / "README.md"
+BATCH = {"per": "batch", "pairing": "roll"}
+
+
+@pytest.mark.parametrize(
+    "made, expected",
+    [
+        (recipes.timm(), MixUp(1.0, per="batch")),
+        (recipes.timm(0.2), MixUp(0.2, per="batch")),
+        (recipes.timm(0, 1.0), CutMix(1.0, per="batch", box="timm")),
+        (recipes.timm(0.0, 0.5, mode="elem"), CutMix(0.5, box="timm")),
+        (recipes.timm(0, cutmix_minmax=[0.2, 0.8]), CutMix(minmax=(0.2, 0.8), per="batch")),
+        (
+            recipes.timm(0.8, 1.0),
+            RandomChoice(
+                (MixUp(0.8, per="batch"), CutMix(1.0, per="batch", box="timm")),
+                probs=(0.5, 0.5),
+                per="batch",
+            ),
+        ),
+        (
+            recipes.timm(0.8, 0.3, (0.2, 0.8), prob=0.9, switch_prob=0.25, mode="pair"),
+            RandomApply(
+                RandomChoice(
+                    (MixUp(0.8, per="pair"), CutMix(minmax=(0.2, 0.8), per="pair")),
+                    probs=(0.75, 0.25),
+                    per="pair",
+                ),
+                prob=0.9,
+                per="pair",
+            ),
+        ),
+        (recipes.torchvision(cutmix_alpha=1.0), CutMix(1.0, **BATCH)),
+        (recipes.torchvision(mixup_alpha=0.2), MixUp(0.2, **BATCH)),
+        (
+            recipes.torchvision(1.0, 0.2),
+            RandomChoice((MixUp(0.2, **BATCH), CutMix(1.0, **BATCH)), per="batch"),
+        ),
+        (recipes.big_vision(0.2), MixUp(0.2, **BATCH, fold=True)),
+    ],
+    ids=str,
+)
+def test_a_recipe_is_this_mixer(made, expected):
+    assert made == expected
+    assert made.pairing == expected.pairing
+
+
+def test_numbers_of_a_recipe_follow_a_schedule():
+    @jax.jit
+    def lam(alpha, prob, switch_prob):
+        mixer = recipes.timm(alpha, 1.0, prob=prob, switch_prob=switch_prob, mode="elem")
+        plan = mixer.plan(jax.random.key(0), (64, 8, 8, 3))
+        return plan.lam, plan.opacity
+
+    untouched, _ = lam(0.8, 0.0, 0.5)
+    assert np.all(untouched == 1)
+    blended, opacity = lam(0.8, 1.0, 0.0)
+    np.testing.assert_allclose(blended, 1 - opacity, atol=1e-6)
+    cut, opacity = lam(0.8, 1.0, 1.0)
+    assert np.all(opacity == 1) and np.all(cut * 64 == np.round(cut * 64))
+    assert lam._cache_size() == 1
+
+
+def test_a_folded_lambda_is_the_larger_of_two():
+    """The same draw, folded: an image stays mostly itself, and follows the folded Beta law."""
+    plans = [
+        MixUp(0.4, fold=fold).plan(jax.random.key(1), (4096, 2, 2, 1)) for fold in (False, True)
+    ]
+    plain, folded = (np.asarray(plan.lam) for plan in plans)
+    assert (plain < 0.5).mean() > 0.4 and folded.min() >= 0.5
+    np.testing.assert_array_equal(folded, np.maximum(plain, 1 - plain))
+
+
+def test_the_recipe_of_big_vision_in_its_own_words():
+    """`a = max(a, 1 - a)`, one for the batch, `a * x + (1 - a) * roll(x, 1)`."""
+    images = jax.random.uniform(jax.random.key(2), (6, 4, 4, 3))
+    labels = jax.nn.one_hot(jnp.arange(6), 6)
+    plan = recipes.big_vision(p=0.3).plan(jax.random.key(3), images.shape)
+    a = plan.lam[0]
+    assert np.all(plan.lam == a) and a >= 0.5 and plan.pairing == Roll(1)
+    for x, mixed in ((images, plan.images(images)), (labels, plan.labels(labels))):
+        np.testing.assert_allclose(mixed, a * x + (1 - a) * jnp.roll(x, 1, 0), atol=1e-6)
+
+
+def rows(text):
+    """The cells of a Markdown table's rows that call a recipe with its published accuracy."""
+    cells = [[cell.strip() for cell in line.strip(" |").split("|")] for line in text.splitlines()]
+    return [row for row in cells if len(row) == 5 and re.fullmatch(r"\d\d\.\d", row[-1])]
+
+
+def test_the_published_recipes_can_be_called_and_the_readme_has_the_same_ones():
+    documented = rows(recipes.__doc__)
+    assert len(documented) == 6
+    for _, _, call, smoothing, _ in documented:
+        mixer = eval(call.strip("`"), {"timm": recipes.timm})
+        assert isinstance(mixer, RandomChoice) and 0 <= float(smoothing) < 1
+    figures = [row[1:] for row in documented]
+    assert [row[1:] for row in rows(README.read_text())] == figures
