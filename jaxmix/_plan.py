@@ -665,4 +665,5 @@ def _encode(labels, smoothing, num_classes):
 def _smooth(dense, known, smoothing):
     """Spreads `smoothing` of each known label evenly over the classes."""
     smoothing = jnp.asarray(smoothing).astype(dense.dtype)
-    return (1 - smoothing) * dense + smoothing / dense.shape[1] * known
+    # (1 - smoothing) * dense + smoothing / K would round the on-value twice.
+    return dense - smoothing * (dense - known / dense.shape[1])

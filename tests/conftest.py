@@ -22,3 +22,5 @@ hypothesis.settings.register_profile(
     "jaxmix", derandomize=True, database=None, deadline=None, max_examples=30
 )
 hypothesis.settings.load_profile("jaxmix")
+
+collect_ignore = ["golden"]  # What runs there needs the libraries that people come from.
