@@ -274,7 +274,9 @@ class Plan:
         """The mixed loss of each row, without a dense label array.
 
         `lam * loss_fn(outputs, labels) + (1 - lam) * loss_fn(outputs, partner's labels)`, which
-        for a loss that is linear in the label equals the loss of the mixed label.
+        for a loss that is linear in the label, as cross-entropies are, equals the loss of the mixed
+        label. A squared error exceeds it by `lam * (1 - lam) * (label - partner's label)^2`, which
+        has no gradient with respect to the outputs.
 
         Args:
             loss_fn: a per-example loss, `(outputs, labels) -> [B]`, such as

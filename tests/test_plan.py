@@ -488,6 +488,60 @@ def test_negative_ids_cost_nothing():
         assert np.all(np.asarray(gradient).any(1))
 
 
+LOSSES = {  # On class ids; on dense labels; both of them optax's.
+    "softmax": (
+        optax.softmax_cross_entropy_with_integer_labels,
+        optax.softmax_cross_entropy,
+    ),
+    "sigmoid": (
+        lambda logits, ids: optax.sigmoid_binary_cross_entropy(
+            logits, jax.nn.one_hot(ids, logits.shape[1])
+        ).sum(-1),
+        lambda logits, labels: optax.sigmoid_binary_cross_entropy(logits, labels).sum(-1),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize("mixer", [CutMix(), MixUp()], ids=["cutmix", "mixup"])
+def test_losses_of_optax_with_21841_classes(mixer, kind):
+    """The dense form to 1e-6, its gradient too; with class ids its [B, K] is never in memory."""
+    rows, classes = 16, 21_841
+    by_ids, by_labels = LOSSES[kind]
+    plan = mixer.plan(fresh(), (rows, 8, 8, 3))
+    logits = jnp.asarray(numbers((rows, classes)) * 5)
+    ids = jnp.asarray(np.random.default_rng(0).integers(0, classes, rows), jnp.int32)
+
+    def mixed(logits):
+        return plan.loss(by_ids, logits, ids)
+
+    def dense(logits):
+        return by_labels(logits, plan.labels(ids, num_classes=classes))
+
+    np.testing.assert_allclose(mixed(logits), dense(logits), rtol=1e-6)
+    slope, dense_slope = (
+        jax.grad(lambda logits, loss=loss: loss(logits).sum())(logits) for loss in (mixed, dense)
+    )
+    np.testing.assert_allclose(slope, dense_slope, rtol=0, atol=1e-6)
+    memory = [
+        jax.jit(loss).lower(logits).compile().memory_analysis().temp_size_in_bytes
+        for loss in (mixed, dense)
+    ]
+    if kind == "softmax":  # The other one's first form makes a one-hot array itself.
+        assert memory[0] < 4 * rows * classes / 100 < 4 * rows * classes <= memory[1]
+
+
+def test_squared_error_exceeds_the_dense_form_by_a_constant():
+    plan = MixUp().plan(fresh(), SHAPE)
+    outputs, targets = jnp.asarray(numbers((5, 1))), jnp.asarray(numbers((5, 1), seed=1))
+    loss = plan.loss(lambda out, y: optax.squared_error(out, y)[:, 0], outputs, targets)
+    dense = optax.squared_error(outputs, plan.labels(targets))[:, 0]
+    gap = (np.asarray(targets) - np.asarray(targets)[np.asarray(plan.partner)])[:, 0] ** 2
+    lam = np.asarray(plan.lam)
+    assert gap.max() > 0.01
+    np.testing.assert_allclose(loss, dense + lam * (1 - lam) * gap, atol=1e-6, rtol=1e-6)
+
+
 def test_loss_has_the_gradient_of_the_dense_form():
     plan = MixUp().plan(fresh(), SHAPE)
     logits, ids = jnp.asarray(numbers((5, 4)) * 5), jnp.array([0, 3, 2, 1, 1])
