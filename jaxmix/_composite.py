@@ -70,25 +70,29 @@ def weights(shape: tuple, region: Region, opacity: jax.Array | None) -> jax.Arra
     return jnp.broadcast_to(_weights(painted, opacity, canvas), shape)
 
 
-def mix(share: jax.Array, original: jax.Array, partner: jax.Array) -> jax.Array:
-    """`share * original + (1 - share) * partner`, each exact where it alone is shown.
+def mix(
+    share: jax.Array, original: jax.Array, partner: jax.Array, painted: jax.Array | None = None
+) -> jax.Array:
+    """`share * original + (1 - share) * partner` where it is painted, else the original.
 
-    Blends in float32 or wider, rounds half to even for integers. What is not shown is replaced
-    before the arithmetic, not only behind it: 0 * inf is NaN, in the result as in the gradient.
+    Each is exact where it alone is shown: the partner is painted opaquely, and what fades is then
+    blended, in float32 or wider, rounding half to even for integers. What does not fade is kept out
+    of the arithmetic, not only behind it: 0 * inf is NaN, in the result as in the gradient.
 
     Args:
         share: float32, of the rank of `original` and 1 along the axes on which it does not depend.
         original: any dtype but bool.
         partner: of the same shape and dtype.
+        painted: bool, of the rank of `original`; None is everywhere.
     """
     share = _laid_out_like(original, share)
-    alone = (share <= 0) | (share >= 1)
+    fades = ~((share <= 0) | (share >= 1))
+    over = ~(share >= 1) if painted is None else painted & ~(share >= 1)
+    shown = _select(over, partner, original)
     wide = wider(original.dtype)
-    first, second = (jnp.where(alone, 0, x.astype(wide)) for x in (original, partner))
+    first, second = (jnp.where(fades, x.astype(wide), 0) for x in (original, shown))
     blend = share.astype(wide) * first + (1 - share).astype(wide) * second
-    if jnp.issubdtype(original.dtype, jnp.integer):
-        blend = jnp.round(blend)
-    return jnp.where(alone, jnp.where(share > 0, original, partner), blend.astype(original.dtype))
+    return _select(over & fades, _narrow(blend, original.dtype), shown)
 
 
 def wider(dtype: Any) -> Any:
@@ -96,11 +100,23 @@ def wider(dtype: Any) -> Any:
     return dtype if jnp.issubdtype(dtype, jnp.inexact) and dtype.itemsize >= 4 else jnp.float32
 
 
+def _narrow(blend, dtype):
+    """A blend in the dtype of the images, integers rounded half to even."""
+    if not jnp.issubdtype(dtype, jnp.integer):
+        return blend.astype(dtype)
+    if dtype.itemsize > 2:
+        return jnp.round(blend).astype(dtype)
+    # From 2^23 to 2^24 float32 counts in ones: the sum is rounded, its last bits are the integer.
+    # A conversion from float to uint8 would cost as much as all the rest.
+    return lax.bitcast_convert_type(blend + 1.5 * 2**23, jnp.int32).astype(dtype)
+
+
 def _paint(images, partners, painted, opacity):
     """Paints in one layout; `painted` is bool, float32, or None for everything."""
-    soft = painted is not None and painted.dtype != jnp.bool_
-    if soft or opacity is not None:
+    if painted is not None and painted.dtype != jnp.bool_:
         return mix(_weights(painted, opacity, images), images, partners)
+    if opacity is not None:
+        return mix(_weights(None, opacity, images), images, partners, painted)
     return partners if painted is None else _select(painted, partners, images)
 
 
