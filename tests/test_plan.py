@@ -373,6 +373,26 @@ def test_more_classes_than_a_byte_holds():
         assert labels[0, own] == 0.75 and labels[0, other] == 0.25 and labels.sum() == 2
 
 
+@pytest.mark.parametrize("opacity", [0.0, 0.25, 1.0])
+def test_hidden_values_reach_no_gradient_of_the_opacity(opacity):
+    """Neither the partner's outside of the box, nor the original's under an opaque one."""
+    region = Box(jnp.zeros((2, 2), jnp.int32), jnp.full((2, 2), 2, jnp.int32))
+    inside = np.zeros((1, 4, 4, 1), bool)
+    inside[:, :2, :2] = True
+    images, donors = numbers((2, 4, 4, 3)), numbers((2, 4, 4, 3), seed=1)
+    if opacity == 1.0:
+        images = np.where(inside, np.nan, images)
+    donors = np.where(inside & (opacity > 0), donors, np.inf)
+
+    def total(opacity, images, donors):
+        plan = Plan.of(images.shape, OWN, region=region, opacity=opacity * jnp.ones(2))
+        return plan.images(images, donors=donors).sum()
+
+    arrays = jnp.asarray(images, jnp.float32), jnp.asarray(donors, jnp.float32)
+    value, slopes = jax.value_and_grad(total, argnums=(0, 1, 2))(jnp.float32(opacity), *arrays)
+    assert np.isfinite(value) and all(np.isfinite(slope).all() for slope in slopes)
+
+
 # Losses and accuracy.
 
 

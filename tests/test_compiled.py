@@ -1,0 +1,100 @@
+"""What the compiler makes of one call: one pass over the images, and little to compile."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxmix import CutMix, MixUp, RandomApply, RandomChoice
+
+ROWS, CLASSES = 128, 1000
+LAYOUTS = {"NHWC": ((ROWS, 224, 224, 3), -1), "NCHW": ((ROWS, 3, 224, 224), 1)}
+BOTH = RandomChoice((CutMix(), MixUp()))
+MIXERS = {
+    "cutmix": CutMix(),
+    "cutmix-batch": CutMix(per="batch"),
+    "cutmix-permutation": CutMix(pairing="permutation"),
+    "mixup": MixUp(),
+    "mixup-roll": MixUp(pairing="roll"),
+    "both": BOTH,
+    "both-apply": RandomApply(BOTH, 0.9),
+}
+EQUATIONS = {"cutmix": 130, "mixup": 130, "both": 200}
+
+
+def abstract(dtype="float32", layout="NHWC"):
+    """Shapes of a key, images and class ids."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    images = jax.ShapeDtypeStruct(LAYOUTS[layout][0], jnp.dtype(dtype))
+    return key, images, jax.ShapeDtypeStruct((ROWS,), jnp.int32)
+
+
+def large(text, size):
+    """The opcodes of the program's own instructions whose result is as large as the images."""
+    found = []
+    for line in text[text.index("ENTRY") :].splitlines():
+        shape = re.match(r"\s+(?:ROOT )?%?[\w.\-]+ = \w+\[([\d,]*)\]\S* ([\w\-]+)", line)
+        if shape and math.prod(map(int, filter(None, shape[1].split(",")))) >= size:
+            found.append(shape[2])
+    return sorted(found)
+
+
+def loops(text):
+    """What the loops carry, but for the rounds of threefry, which is bits and a counter."""
+    carried = re.findall(r"= (\(.*\)|\S+) while\(", text)
+    return [values for values in carried if re.search(r"(?!u32|s32\[\])\b[a-z]+\d+\[", values)]
+
+
+def compiled(call, *shapes):
+    """The program that runs."""
+    return jax.jit(call).lower(*shapes).compile()
+
+
+CASES = [
+    *[(name, "float32", "NHWC") for name in MIXERS],
+    *[("both", dtype, "NHWC") for dtype in ("bfloat16", "uint8")],
+    *[("cutmix", "uint8", "NHWC"), ("both", "float32", "NCHW")],
+]
+
+
+@pytest.mark.parametrize("name, dtype, layout", CASES, ids=["-".join(case) for case in CASES])
+def test_one_pass_over_the_images_and_no_copy_of_them(name, dtype, layout):
+    key, images, labels = abstract(dtype, layout)
+
+    def call(key, images, labels):
+        axis = LAYOUTS[layout][1]
+        return MIXERS[name](key, images, labels, num_classes=CLASSES, channel_axis=axis)
+
+    program = compiled(call, key, images, labels)
+    text = program.as_text()
+    assert large(text, math.prod(images.shape)) == ["fusion", "parameter"]
+    assert not loops(text)
+    assert program.memory_analysis().temp_size_in_bytes <= 100_000
+
+
+def test_the_test_sees_a_second_pass():
+    key, images, labels = abstract()
+
+    def call(key, images, labels):
+        return CutMix()(key, jnp.cumsum(images, 1))
+
+    program = compiled(call, key, images, labels)
+    assert large(program.as_text(), math.prod(images.shape)) != ["fusion", "parameter"]
+    assert program.memory_analysis().temp_size_in_bytes > math.prod(images.shape)
+
+
+def test_the_test_sees_a_loop():
+    key, *_ = abstract()
+    assert loops(compiled(lambda key: jax.random.beta(key, 1.0, 1.0, (8,)), key).as_text())
+    assert not loops(compiled(lambda key: jax.random.uniform(key, (8,)), key).as_text())
+
+
+@pytest.mark.parametrize("name", EQUATIONS)
+def test_equations_within_the_budget(name):
+    key, images, labels = abstract()
+    jaxpr = jax.make_jaxpr(
+        lambda key, images, labels: MIXERS[name](key, images, labels, num_classes=CLASSES)
+    )(key, images, labels)
+    assert len(jaxpr.eqns) <= EQUATIONS[name]
