@@ -23,4 +23,5 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("jaxmix")
 
-collect_ignore = ["golden"]  # What runs there needs the libraries that people come from.
+# What runs there needs the libraries that people come from.
+collect_ignore = ["golden", "benchmarks"]

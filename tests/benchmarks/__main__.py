@@ -1,0 +1,114 @@
+"""Measures mixing beside two copies of the batch, naive code and other libraries.
+
+    pip install -e ".[bench]" && python -m tests.benchmarks
+
+Every contender of a case runs in turn, one call each, round after round, each framework in a
+process of its own; a figure is the median. Prints a table, and writes it to --out as results.md and
+results.png. --quick measures the cases that have a target, and fewer rounds.
+"""
+
+import argparse
+import os
+import pathlib
+import platform
+import statistics
+
+import jax
+import matplotlib
+from tqdm import tqdm
+
+from . import compiling
+from .cases import METHODS, Framework, cases
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+FRAMEWORKS = ("jax_peers", "torch_peers", "keras_peers", "numpy_peers")
+FLOOR, FRESH = "copy, donated", "copy, fresh"
+
+
+def measure(frameworks, case, rounds):
+    """Medians in seconds of every contender, and why others have none."""
+    refused, running = {}, []
+    for framework in frameworks:
+        for name, reason in framework.prepare(case).items():
+            if reason:
+                refused[name] = reason
+            else:
+                running.append((framework, name))
+    times = {name: [] for _, name in running}
+    for _ in range(rounds):
+        for framework, name in running:
+            times[name].append(framework.run(name))
+    return {name: statistics.median(values) for name, values in times.items()}, refused
+
+
+def table(results):
+    """The cases as rows, the contenders as columns: ratios to the copy into a donated buffer."""
+    names = list(dict.fromkeys(name for _, medians, _ in results for name in medians))
+    refusals = [refused for _, _, refused in results]
+    names += list(dict.fromkeys(n for refused in refusals for n in refused if n not in names))
+    names.remove(FLOOR)
+    lines = ["| case | copy, ms | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    for case, medians, _ in results:
+        floor = medians[FLOOR]
+        cells = [f"{medians[n] / floor:.2f}" if n in medians else "-" for n in names]
+        lines.append(f"| {case} | {1e3 * floor:.2f} | " + " | ".join(cells) + " |")
+    reasons = dict.fromkeys(
+        f"- {name}: {why}" for refused in refusals for name, why in refused.items()
+    )
+    return "\n".join([*lines, "", "Why a cell is empty:", "", *reasons])
+
+
+def chart(results, path):
+    """A bar for each contender, per example and with the channels last, on one scale."""
+    shown = [r for r in results if r[0].layout == "NHWC" and r[0].per == "example"]
+    rows = -(-len(shown) // len(METHODS))
+    names = list(dict.fromkeys(n for _, medians, _ in shown for n in medians if "eager" not in n))
+    options = {"sharex": True, "sharey": True, "squeeze": False}
+    figure, axes = pyplot.subplots(rows, len(METHODS), figsize=(12, 2.2 * rows), **options)
+    for axis, (case, medians, _) in zip(axes.flat, shown, strict=True):
+        ratios = [medians.get(name, 0) / medians[FLOOR] for name in names]
+        colors = ["C1" if name.startswith("jaxmix") else "C0" for name in names]
+        axis.barh(names, ratios, color=colors)
+        axis.axvline(1, color="black", linewidth=0.8)
+        axis.set_title(f"{case.size} {case.dtype} {case.method}", fontsize=9)
+        axis.tick_params(labelsize=7)
+    axes[0, 0].set_xscale("log")
+    axes[0, 0].set_xlim(0.25, 200)
+    axes[0, 0].invert_yaxis()
+    figure.supxlabel("time as a multiple of a copy into a donated buffer (no bar: cannot do it)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer cases and rounds")
+    parser.add_argument("--rounds", type=int, help="calls of each contender, 25 or, quick, 9")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmark"))
+    args = parser.parse_args()
+    rounds = args.rounds or (9 if args.quick else 25)
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    frameworks = [Framework(f"{__package__}.{name}") for name in FRAMEWORKS]
+    results = []
+    for case in tqdm(cases(args.quick), unit="case"):
+        results.append((case, *measure(frameworks, case, rounds)))
+    for framework in frameworks:
+        framework.stop()
+    machine = (
+        f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores, "
+        f"jax {jax.__version__}, Python {platform.python_version()}; medians of {rounds} calls, "
+        "as multiples of a jitted copy of the images into a donated buffer"
+    )
+    report = "\n\n".join(["# Benchmark", machine, table(results), compiling.report()])
+    (args.out / "results.md").write_text(report + "\n")
+    chart(results, args.out / "results.png")
+    print(report)
+
+
+if __name__ == "__main__":
+    main()

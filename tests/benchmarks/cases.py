@@ -1,0 +1,121 @@
+"""What is measured, and the contenders of a framework in a process of its own."""
+
+import dataclasses
+import importlib
+import itertools
+import multiprocessing
+import time
+
+import numpy as np
+
+SIZES = {"224": ((128, 224, 224, 3), 1000), "32": ((1024, 32, 32, 3), 10)}
+METHODS = ("cutmix", "mixup", "both")  # The last one chooses for each row, or for the batch.
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One row of the table: a whole call with class ids, on one batch."""
+
+    size: str
+    dtype: str
+    layout: str
+    method: str
+    per: str
+
+    @property
+    def shape(self):
+        """[B, H, W, C] or [B, C, H, W]."""
+        rows, height, width, channels = SIZES[self.size][0]
+        if self.layout == "NHWC":
+            return rows, height, width, channels
+        return rows, channels, height, width
+
+    @property
+    def classes(self):
+        """How many."""
+        return SIZES[self.size][1]
+
+    def batch(self):
+        """Images in uint8, which contenders cast, and class ids."""
+        generator = np.random.default_rng(0)
+        images = generator.integers(0, 256, self.shape, np.uint8)
+        return images, generator.integers(0, self.classes, self.shape[0], np.int32)
+
+    def __str__(self):
+        """As in the table."""
+        return f"{self.size} {self.dtype} {self.layout} {self.method} per {self.per}"
+
+
+def cases(quick):
+    """All of them; the quick ones are those that have a target."""
+    if quick:
+        kinds = itertools.product(("224", "32"), ("float32", "bfloat16", "uint8"), METHODS)
+        return [Case(size, dtype, "NHWC", method, "example") for size, dtype, method in kinds]
+    return [
+        Case(*case)
+        for case in itertools.product(
+            SIZES, ("float32", "bfloat16", "uint8"), ("NHWC", "NCHW"), METHODS, ("example", "batch")
+        )
+    ]
+
+
+class Framework:
+    """The contenders of one module, in a process of their own, that run when they are told to."""
+
+    def __init__(self, module):
+        """Starts the process; `module` has `contenders(case) -> {name: call}`."""
+        self.module = module
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(module, theirs), daemon=True)
+        self.process.start()
+
+    def prepare(self, case):
+        """The contenders in this case: name -> "" or why it cannot run."""
+        self.pipe.send(("prepare", case))
+        return self.pipe.recv()
+
+    def run(self, name):
+        """One call, in seconds."""
+        self.pipe.send(("run", name))
+        return self.pipe.recv()
+
+    def stop(self):
+        """Ends the process."""
+        self.pipe.send(("stop", None))
+        self.process.join()
+
+
+def _serve(module, pipe):
+    """Answers until it is told to stop."""
+    try:
+        contenders = importlib.import_module(module).contenders
+    except Exception as error:
+        reason = f"not measured: {type(error).__name__}: {error}".splitlines()[0]
+
+        def contenders(case):
+            return {module.rpartition(".")[2].removesuffix("_peers"): reason}
+
+    calls = {}
+    while True:
+        command, argument = pipe.recv()
+        if command == "prepare":
+            calls, reasons = {}, {}
+            for name, call in contenders(argument).items():
+                if isinstance(call, str):
+                    reasons[name] = call
+                    continue
+                try:
+                    call()  # Compiles; what refuses this input says so here.
+                    call()
+                except Exception as error:
+                    reasons[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+                else:
+                    calls[name], reasons[name] = call, ""
+            pipe.send(reasons)
+        elif command == "run":
+            start = time.perf_counter()
+            calls[argument]()
+            pipe.send(time.perf_counter() - start)
+        else:
+            return

@@ -1,0 +1,100 @@
+"""jaxmix, the two floors, and the code that people copy, in JAX."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxmix import CutMix, MixUp, RandomChoice
+
+from .cases import Case
+
+
+def mixer(method, per):
+    """The mixer of a case."""
+    both = CutMix(per=per), MixUp(per=per)
+    return {"cutmix": both[0], "mixup": both[1], "both": RandomChoice(both, per=per)}[method]
+
+
+def naive(method, per, classes, key, images, labels):
+    """What is on blogs: `jax.random.beta`, a permutation by index, a mask of four axes."""
+    lam_key, perm_key, y_key, x_key, choice_key = jax.random.split(key, 5)
+    rows, height, width, _ = images.shape
+    drawn = rows if per == "example" else 1
+    lam = jax.random.beta(lam_key, 1.0, 1.0, (drawn,))
+    partner = jax.random.permutation(perm_key, rows)
+    wide = images.astype(jnp.float32) if images.dtype == jnp.uint8 else images
+    weight = lam[:, None, None, None].astype(wide.dtype)
+    blended = (weight * wide + (1 - weight) * wide[partner]).astype(images.dtype)
+
+    half = jnp.sqrt(1 - lam) / 2
+    y, x = (jax.random.randint(k, (drawn,), 0, n) for k, n in ((y_key, height), (x_key, width)))
+    top, bottom = (jnp.clip(y + s * (height * half).astype(int), 0, height) for s in (-1, 1))
+    left, right = (jnp.clip(x + s * (width * half).astype(int), 0, width) for s in (-1, 1))
+    row, column = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None, :]
+    box = (row >= top[:, None, None]) & (row < bottom[:, None, None])
+    box &= (column >= left[:, None, None]) & (column < right[:, None, None])
+    pasted = jnp.where(box[..., None], images[partner], images)
+    kept = 1 - (bottom - top) * (right - left) / (height * width)
+
+    if method == "both":
+        choice = jax.random.bernoulli(choice_key, 0.5, (drawn,))
+        mixed = jnp.where(choice[:, None, None, None], pasted, blended)
+        lam = jnp.where(choice, kept, lam)
+    else:
+        mixed, lam = (pasted, kept) if method == "cutmix" else (blended, lam)
+    one_hot = jax.nn.one_hot(labels, classes)
+    return mixed, lam[:, None] * one_hot + (1 - lam[:, None]) * one_hot[partner]
+
+
+def naive_first(method, per, classes, key, images, labels):
+    """The same for images with the channels first."""
+    mixed, soft = naive(method, per, classes, key, jnp.moveaxis(images, 1, -1), labels)
+    return jnp.moveaxis(mixed, -1, 1), soft
+
+
+def contenders(case: Case):
+    """Calls that block until their results are there."""
+    images, labels = case.batch()
+    images = jnp.asarray(images)
+    if case.dtype != "uint8":
+        images = images.astype(case.dtype) / jnp.asarray(255, case.dtype)
+    labels = jnp.asarray(labels)
+    made = mixer(case.method, case.per)
+    axis = -1 if case.layout == "NHWC" else 1
+    plain = naive if case.layout == "NHWC" else naive_first
+
+    def ours(key, images, labels):
+        return made(key, images, labels, num_classes=case.classes, channel_axis=axis)
+
+    def theirs(key, images, labels):
+        return plain(case.method, case.per, case.classes, key, images, labels)
+
+    def copy(key, images, labels):
+        return jnp.copy(images), labels
+
+    key = jax.random.key(0)
+    return {
+        "copy, donated": donating(copy, key, images, labels),
+        "copy, fresh": blocking(jax.jit(copy), key, images, labels),
+        "jaxmix, donated": donating(ours, key, images, labels),
+        "jaxmix": blocking(jax.jit(ours), key, images, labels),
+        "jaxmix, eager": blocking(ours, key, images, labels),
+        "naive JAX, donated": donating(theirs, key, images, labels),
+        "naive JAX": blocking(jax.jit(theirs), key, images, labels),
+        "naive JAX, eager": blocking(theirs, key, images, labels),
+    }
+
+
+def blocking(call, *args):
+    """A call into fresh buffers."""
+    return lambda: jax.block_until_ready(call(*args))
+
+
+def donating(call, *args):
+    """A call whose images go into the buffer of those of the call before."""
+    into = jax.jit(lambda buffer, *args: call(*args), donate_argnums=0, keep_unused=True)
+    buffer = [jnp.copy(args[1])]
+
+    def run():
+        buffer[0], _ = jax.block_until_ready(into(buffer[0], *args))
+
+    return run

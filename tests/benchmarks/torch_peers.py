@@ -1,0 +1,62 @@
+"""torchvision, timm and kornia, in PyTorch. Their images have the channels first."""
+
+import importlib
+
+import torch
+
+
+def contenders(case):
+    """One call of each; a library that is not there says so."""
+    if case.layout == "NHWC":
+        images, ids = case.batch()
+        images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    else:
+        images, ids = map(torch.from_numpy, case.batch())
+    ids = torch.as_tensor(ids, dtype=torch.int64)
+    if case.dtype != "uint8":
+        images = (images.to(torch.float32) / 255).to(getattr(torch, case.dtype))
+    made = {}
+    for library in (torchvision, timm, kornia):
+        try:
+            made |= library(case, images, ids)
+        except ImportError as error:
+            made[library.__name__] = f"not measured: {error}"
+    return made
+
+
+def torchvision(case, images, ids):
+    """One draw for a batch."""
+    v2 = importlib.import_module("torchvision.transforms.v2")
+    if case.per != "batch":
+        return {"torchvision": "draws for a batch only"}
+    both = v2.CutMix(num_classes=case.classes), v2.MixUp(num_classes=case.classes)
+    transform = {"cutmix": both[0], "mixup": both[1], "both": v2.RandomChoice(both)}[case.method]
+    return {"torchvision": lambda: transform(images, ids)}
+
+
+def timm(case, images, ids):
+    """It writes into the images that it is given, which is not held against it here."""
+    mixup = importlib.import_module("timm.data.mixup").Mixup
+    alphas = {
+        "mixup_alpha": float(case.method != "cutmix"),
+        "cutmix_alpha": float(case.method != "mixup"),
+    }
+    modes = {"timm": "batch"} if case.per == "batch" else {"timm": "elem", "timm, pair": "pair"}
+
+    def make(mode):
+        transform = mixup(**alphas, mode=mode, num_classes=case.classes, label_smoothing=0.0)
+        return lambda: transform(images, ids)
+
+    return {name: make(mode) for name, mode in modes.items()}
+
+
+def kornia(case, images, ids):
+    """CutMix and MixUp for each example; it has no choice between them."""
+    augmentation = importlib.import_module("kornia.augmentation")
+    if case.per != "example" or case.method == "both":
+        return {"kornia": "draws for each example, one method"}
+    if case.method == "cutmix":
+        transform = augmentation.RandomCutMixV2(p=1.0, data_keys=["input", "class"])
+    else:
+        transform = augmentation.RandomMixUpV2(p=1.0, data_keys=["input", "class"])
+    return {"kornia": lambda: transform(images, ids)}

@@ -1,0 +1,49 @@
+"""The benchmark's contenders do what they are measured for, at sizes that take no time."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from benchmarks import cases, jax_peers, numpy_peers
+
+SMALL = {"224": ((6, 8, 8, 6), 6)}
+
+
+@contextlib.contextmanager
+def leniently():
+    """Under JAX's defaults, as people's code runs, and with the same draws in every call."""
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        jax.debug_key_reuse(False),
+    ):
+        yield
+
+
+@pytest.mark.parametrize("per", ["example", "batch"])
+@pytest.mark.parametrize("method", cases.METHODS)
+def test_the_naive_code_is_right(method, per):
+    """A straw man would be no measure: it passes the law of the painted label."""
+    images = np.broadcast_to(np.eye(6, dtype=np.float32)[:, None, None], (6, 8, 8, 6))
+    key = jax.random.key(0)
+    with leniently():
+        mixed, soft = jax_peers.naive(method, per, 6, key, jnp.asarray(images), jnp.arange(6))
+    np.testing.assert_allclose(mixed.mean((1, 2)), soft, atol=1e-6)
+    assert (soft.max(1) < 1).any()
+
+
+@pytest.mark.parametrize("layout, dtype", [("NHWC", "float32"), ("NCHW", "uint8")])
+def test_every_contender_of_this_process_runs(layout, dtype, monkeypatch):
+    monkeypatch.setattr(cases, "SIZES", SMALL)
+    case = cases.Case("224", dtype, layout, "both", "example")
+    with leniently():
+        for contenders in (jax_peers.contenders(case), numpy_peers.contenders(case)):
+            for call in contenders.values():
+                call()
+
+
+def test_the_quick_cases_are_among_the_cases():
+    assert set(cases.cases(True)) < set(cases.cases(False))
+    assert len(cases.cases(False)) == 72
