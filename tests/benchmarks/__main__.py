@@ -3,8 +3,8 @@
     pip install -e ".[bench]" && python -m tests.benchmarks
 
 Every contender of a case runs in turn, one call each, round after round, each framework in a
-process of its own; a figure is the median. Prints a table, and writes it to --out as results.md and
-results.png. --quick measures the cases that have a target, and fewer rounds.
+process of its own; a figure is the median. Prints tables, and writes them to --out as results.md,
+results.png and growth.png. --quick measures the cases that have a target, and fewer rounds.
 """
 
 import argparse
@@ -14,17 +14,14 @@ import platform
 import statistics
 
 import jax
-import matplotlib
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from . import compiling
+from . import compiling, growth, steps
 from .cases import METHODS, Framework, cases
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
-
 FRAMEWORKS = ("jax_peers", "torch_peers", "keras_peers", "numpy_peers")
-FLOOR, FRESH = "copy, donated", "copy, fresh"
+FLOOR = "copy, donated"
 
 
 def measure(frameworks, case, rounds):
@@ -65,8 +62,8 @@ def chart(results, path):
     shown = [r for r in results if r[0].layout == "NHWC" and r[0].per == "example"]
     rows = -(-len(shown) // len(METHODS))
     names = list(dict.fromkeys(n for _, medians, _ in shown for n in medians if "eager" not in n))
-    options = {"sharex": True, "sharey": True, "squeeze": False}
-    figure, axes = pyplot.subplots(rows, len(METHODS), figsize=(12, 2.2 * rows), **options)
+    figure = Figure(figsize=(12, 2.2 * rows))
+    axes = figure.subplots(rows, len(METHODS), sharex=True, sharey=True, squeeze=False)
     for axis, (case, medians, _) in zip(axes.flat, shown, strict=True):
         ratios = [medians.get(name, 0) / medians[FLOOR] for name in names]
         colors = ["C1" if name.startswith("jaxmix") else "C0" for name in names]
@@ -80,7 +77,6 @@ def chart(results, path):
     figure.supxlabel("time as a multiple of a copy into a donated buffer (no bar: cannot do it)")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
 
 
 def main():
@@ -104,7 +100,8 @@ def main():
         f"jax {jax.__version__}, Python {platform.python_version()}; medians of {rounds} calls, "
         "as multiples of a jitted copy of the images into a donated buffer"
     )
-    report = "\n\n".join(["# Benchmark", machine, table(results), compiling.report()])
+    parts = ["# Benchmark", machine, table(results), compiling.report(), steps.report(rounds)]
+    report = "\n\n".join([*parts, growth.report(args.out / "growth.png", rounds)])
     (args.out / "results.md").write_text(report + "\n")
     chart(results, args.out / "results.png")
     print(report)
