@@ -64,7 +64,6 @@ class Framework:
 
     def __init__(self, module):
         """Starts the process; `module` has `contenders(case) -> {name: call}`."""
-        self.module = module
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(module, theirs), daemon=True)

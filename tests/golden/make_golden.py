@@ -265,7 +265,7 @@ def torchvision_case(size, seed, which):
 
 def torchvision_boxes(size, seed, count=400):
     """Many boxes of one image."""
-    draws, params = Draws(seed, size), []
+    draws = Draws(seed, size)
     transform = v2.CutMix(num_classes=CLASSES)
     transform._dist = Lambda(draws, 1.0)
     image = torch.zeros((1, 1, *size))
