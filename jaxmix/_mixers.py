@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import inspect
+import itertools
+from collections.abc import Iterator
 from typing import Any, dataclass_transform
 
 import jax
@@ -81,7 +83,7 @@ class Mixer:
             (region, opacity): a `Box`, a `Mask` or None for everywhere; float32[rows] in [0, 1],
             or None for opaque.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define draw(key, rows, spatial)")
+        return self._decide(_uniform(key, rows, self._uniforms(spatial)), spatial)
 
     def plan(
         self, key: jax.Array, shape: tuple[int, ...], *, channel_axis: int | str | None = "auto"
@@ -160,11 +162,32 @@ class Mixer:
         self.pairing.check(where, shape[0])
         return _draw_plan(self, where, key, shape, channel_axis)
 
-    def _sample(self, key: jax.Array, pairing: Pairing, batch: Any, spatial: tuple):
+    def _uniforms(self, spatial: tuple) -> int:
+        """How many uniforms decide a row, of a mixer without a `draw` of its own."""
+        raise NotImplementedError(f"{type(self).__name__} must define draw(key, rows, spatial)")
+
+    def _decide(self, uniforms: jax.Array, spatial: tuple) -> tuple[Region, jax.Array | None]:
+        """The region and opacity of some rows, from float32[rows, count] in [0, 1)."""
+        raise NotImplementedError
+
+    @property
+    def _decides(self) -> bool:
+        """Whether uniforms decide, which all mixers of a policy share, and no key of its own."""
+        return type(self).draw is Mixer.draw
+
+    def _requests(self, spatial: tuple) -> list[tuple[bool, int | None]]:
+        """What `_sample` takes, in its order: for the whole batch?, how many uniforms or a key."""
+        count = self._uniforms(spatial) if self._decides else None
+        return [(self.per == "batch", count)]
+
+    def _sample(self, draws: Iterator[jax.Array], pairing: Pairing, batch: Any, spatial: tuple):
         """The region and opacity of every row of a batch, each drawn `per` what the mixer says."""
         where = f"{type(self).__name__}.draw"
         rows = self._rows(batch)
-        drawn = self.draw(key, rows, spatial)
+        if self._decides:
+            drawn = self._decide(next(draws), spatial)
+        else:
+            drawn = self.draw(next(draws), rows, spatial)
         if not (isinstance(drawn, tuple) and len(drawn) == 2):
             raise TypeError(
                 f"{where}: must return (region, opacity), got {_checks.describe(drawn)}"
@@ -192,13 +215,35 @@ def _draw_plan(mixer, where, key, shape, channel_axis) -> Plan:
     """Draws the pairing, the region and the opacity."""
     batch, spatial = shape[0], _checks.extents(where, shape, channel_axis, False)
     pairing = mixer.pairing
+    requests = mixer._requests(spatial)
     if pairing.random:
         pairing_key, key = jax.random.split(key)
         pairing = pairing.draw(pairing_key, batch)
-    region, opacity = mixer._sample(key, pairing, batch, spatial)
+    region, opacity = mixer._sample(_draws(key, requests, batch), pairing, batch, spatial)
     if region is not None:
         _checks.canvas(where, shape, channel_axis)
     return _assemble(pairing, region, opacity, batch, spatial)
+
+
+def _draws(key, requests, batch):
+    """Yields what was requested: float32[rows, count] in [0, 1), or a key.
+
+    All the uniforms of a plan are one draw, those for the whole batch another: compiling a draw
+    costs more than anything else about a plan. Neither is sent anywhere if the batch is split.
+    """
+    counts = {whole: [] for whole, count in requests if count is not None}
+    for whole, count in requests:
+        if count is not None:
+            counts[whole].append(count)
+    streams = len(counts) + sum(count is None for _, count in requests)
+    keys = iter([key] if streams == 1 else jax.random.split(key, streams))
+    uniforms = {}
+    for whole, widths in counts.items():
+        drawn = _uniform(next(keys), 1 if whole else batch, sum(widths))
+        *ends, _ = itertools.accumulate(widths)
+        uniforms[whole] = iter(jnp.split(drawn, ends, axis=1))
+    for whole, count in requests:
+        yield next(keys) if count is None else next(uniforms[whole])
 
 
 @functools.partial(jit, static_argnames=("where", "num_classes", "channel_axis"))
@@ -292,18 +337,20 @@ class CutMix(Mixer):
                 "of the two"
             )
 
-    def draw(self, key, rows, spatial):
+    def _uniforms(self, spatial):
+        """Two for each side and place; or two for lambda and one for each place."""
+        n = len(_checks.limited("CutMix", self.axes, spatial))
+        return 2 + n if self.minmax is None else 2 * n
+
+    def _decide(self, uniforms, spatial):
         """A box for each row, opaque."""
         axes = _checks.limited("CutMix", self.axes, spatial)
         grid = _checks.grid("CutMix", self.grid, tuple(spatial[axis] for axis in axes))
         draw_box = functools.partial(
             _region.draw_box, spatial=spatial, law=self.box, axes=axes, grid=grid
         )
-        n = len(axes)
         if self.minmax is not None:
-            uniforms = jax.random.uniform(key, (rows, 2 * n), jnp.float32)
             return draw_box(uniforms, minmax=self.minmax), None
-        uniforms = jax.random.uniform(key, (rows, 2 + n), jnp.float32)
         lam = from_uniforms(uniforms[:, 0], uniforms[:, 1], _float32(self.alpha))
         return draw_box(uniforms[:, 2:], lam=lam), None
 
@@ -344,9 +391,12 @@ class MixUp(Mixer):
         self._set("alpha", _checks.alpha("MixUp", self.alpha))
         _checks.flag("MixUp", "fold", self.fold)
 
-    def draw(self, key, rows, spatial):
+    def _uniforms(self, spatial):
+        """Two, for lambda."""
+        return 2
+
+    def _decide(self, uniforms, spatial):
         """The partner everywhere, at a random opacity."""
-        uniforms = jax.random.uniform(key, (rows, 2), jnp.float32)
         lam = from_uniforms(uniforms[:, 0], uniforms[:, 1], _float32(self.alpha))
         return None, 1 - (jnp.maximum(lam, 1 - lam) if self.fold else lam)
 
@@ -356,6 +406,11 @@ def _normal(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return tuple(value) if isinstance(value, list) else value
+
+
+def _uniform(key: jax.Array, rows: Any, count: int) -> jax.Array:
+    """float32[rows, count] in [0, 1)."""
+    return jax.random.uniform(key, (rows, count), jnp.float32)
 
 
 def _float32(value: Any) -> jax.Array:

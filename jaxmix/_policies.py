@@ -57,26 +57,27 @@ class RandomChoice(Mixer):
             self._set("probs", _checks.probs(name, self.probs, len(self.mixers)))
         super().__post_init__()
 
-    def _sample(self, key, pairing, batch, spatial):
+    def _requests(self, spatial):
+        """One uniform for the choice, and what the mixers ask for."""
+        requests = [(self.per == "batch", 1)]
+        return requests + [r for mixer in self.mixers for r in mixer._requests(spatial)]
+
+    def _sample(self, draws, pairing, batch, spatial):
         """Samples every mixer and chooses between the samples row by row."""
-        choice_key, *mixer_keys = jax.random.split(key, len(self.mixers) + 1)
-        samples = [
-            mixer._sample(mixer_key, pairing, batch, spatial)
-            for mixer, mixer_key in zip(self.mixers, mixer_keys, strict=True)
-        ]
-        choice = self._spread(self._choice(choice_key, self._rows(batch)), pairing, batch)
+        choice = self._spread(self._choice(next(draws)[:, 0]), pairing, batch)
+        samples = [mixer._sample(draws, pairing, batch, spatial) for mixer in self.mixers]
         regions = _common_regions([region for region, _ in samples], batch, spatial)
         opacities = _common_opacities([opacity for _, opacity in samples], batch)
         return _chosen(choice, regions), _chosen(choice, opacities)
 
-    def _choice(self, key, rows):
+    def _choice(self, uniform):
         """int32[rows]: the number of the mixer that is chosen."""
         probs = [1.0] * len(self.mixers) if self.probs is None else self.probs
         *bounds, total = itertools.accumulate(_float32(prob) for prob in probs)
         # Scaled by the total instead of dividing by it, so that rounding cannot reach a mixer of
         # probability 0.
-        point = jax.random.uniform(key, (rows,), jnp.float32) * total
-        choice = jnp.zeros((rows,), jnp.int32)
+        point = uniform * total
+        choice = jnp.zeros(point.shape, jnp.int32)
         for bound in bounds:
             choice += (point >= bound).astype(jnp.int32)
         return choice
@@ -112,12 +113,14 @@ class RandomApply(Mixer):
         self._set("prob", _checks.share("RandomApply", "prob", self.prob))
         super().__post_init__()
 
-    def _sample(self, key, pairing, batch, spatial):
+    def _requests(self, spatial):
+        """One uniform for the decision, and what the mixer asks for."""
+        return [(self.per == "batch", 1), *self.mixer._requests(spatial)]
+
+    def _sample(self, draws, pairing, batch, spatial):
         """Samples the mixer, and empties what it is not to be applied to."""
-        apply_key, mixer_key = jax.random.split(key)
-        region, opacity = self.mixer._sample(mixer_key, pairing, batch, spatial)
-        point = jax.random.uniform(apply_key, (self._rows(batch),), jnp.float32)
-        off = self._spread(point >= _float32(self.prob), pairing, batch)
+        off = self._spread(next(draws)[:, 0] >= _float32(self.prob), pairing, batch)
+        region, opacity = self.mixer._sample(draws, pairing, batch, spatial)
         return _region.switch_off(region, opacity, off)
 
 

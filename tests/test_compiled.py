@@ -98,3 +98,19 @@ def test_equations_within_the_budget(name):
         lambda key, images, labels: MIXERS[name](key, images, labels, num_classes=CLASSES)
     )(key, images, labels)
     assert len(jaxpr.eqns) <= EQUATIONS[name]
+
+
+@pytest.mark.parametrize(
+    "mixer, draws",
+    [
+        (RandomApply(RandomChoice((CutMix(), RandomChoice((MixUp(), CutMix()))))), 1),
+        (RandomChoice((CutMix(per="batch"), MixUp(per="batch")), per="batch"), 1),
+        (RandomApply(MixUp(), per="batch"), 2),
+    ],
+    ids=["per-example", "per-batch", "either"],
+)
+def test_a_policy_draws_its_uniforms_at_once(mixer, draws):
+    """Compiling a draw takes longer than compiling all the rest of a plan."""
+    key, images, _ = abstract()
+    jaxpr = jax.make_jaxpr(lambda key: mixer.plan(key, images.shape))(key)
+    assert len(re.findall(r"random_bits\[", str(jaxpr))) == draws

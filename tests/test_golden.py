@@ -98,41 +98,30 @@ def timm_draws(case, options, spatial, rows):
 
     In pair mode the second half of the batch draws too, and is not listened to.
     """
-
-    def spread(values, unheard):
-        values = np.asarray(values, np.float64)
-        return (
-            values if len(values) in (1, rows) else np.concatenate([values, 0 * values + unheard])
-        )
-
-    per_row = 1 if options["mode"] == "batch" else rows
     mixup_on = options.get("mixup_alpha", 1.0) > 0
     minmax = options.get("cutmix_minmax")
     cuts = minmax is not None or options.get("cutmix_alpha", 0.0) > 0
-    uniforms, lams = [], []
+    columns, lams = [], []
+    if options.get("prob", 1.0) != 1:
+        columns.append(case["apply"][:, None])
+    if mixup_on and cuts:
+        columns.append(1 - case["switch"][:, None])  # jaxmix counts from MixUp up.
     if mixup_on:
-        uniforms.append(np.full((per_row, 2), 0.5))
-        lams.append(spread(case["mixup_lam"], 0.9))
+        columns.append(np.full((len(case["apply"]), 2), 0.5))
+        lams.append(case["mixup_lam"])
     if minmax is not None:
         sides, starts = case["places"][:, :2], case["places"][:, 2:]
         low, high = (np.array([int(n * bound) for n in spatial]) for bound in minmax)
-        uniforms.append(
-            spread(
-                np.hstack(
-                    [inside(sides - low, high - low), inside(starts, np.array(spatial) - sides + 1)]
-                ),
-                0.1,
-            )
-        )
+        columns += [inside(sides - low, high - low), inside(starts, np.array(spatial) - sides + 1)]
     elif cuts:
-        centre = inside(case["places"], spatial)
-        uniforms.append(spread(np.hstack([np.full_like(centre, 0.5), centre]), 0.1))
-        lams.append(spread(case["cutmix_lam"], 0.9))
-    if mixup_on and cuts:
-        uniforms.append(spread(1 - case["switch"], 0.7))  # jaxmix counts from MixUp up.
-    if options.get("prob", 1.0) != 1:
-        uniforms.append(spread(case["apply"], 0.1))
-    return uniforms, lams
+        columns += [np.full_like(case["places"], 0.5, float), inside(case["places"], spatial)]
+        lams.append(case["cutmix_lam"])
+    uniforms = np.hstack(columns)
+    if options["mode"] == "pair":
+        unheard = np.full(rows - len(uniforms), 0.1)
+        uniforms = np.concatenate([uniforms, np.broadcast_to(unheard[:, None], uniforms.shape)])
+        lams = [np.concatenate([lam, unheard]) for lam in lams]
+    return [uniforms], lams
 
 
 def by_row(values, mode, rows):
@@ -234,12 +223,8 @@ def test_torchvision(name):
     spatial = images.shape[2:]
     cut = int(case["which"]) == 1
     place = inside(case["centre"], spatial) if cut else np.full(2, 0.5)
-    uniforms = [
-        np.full((1, 2), 0.5),
-        np.concatenate([[0.5, 0.5], place])[None],
-        [0.25 + 0.5 * cut],
-    ]
-    with drawing(uniforms, [case["drawn_lam"][None]] * 2):
+    uniforms = np.concatenate([[0.25 + 0.5 * cut], [0.5] * 4, place])[None]
+    with drawing([uniforms], [case["drawn_lam"][None]] * 2):
         mixer = recipes.torchvision(cutmix_alpha=1.0, mixup_alpha=0.2)
         plan = mixer.plan(jax.random.key(0), images.shape, channel_axis=1)
     np.testing.assert_array_equal(plan.lam, np.full(len(images), case["lam"], np.float32))

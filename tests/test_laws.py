@@ -796,11 +796,12 @@ def test_jvp_and_checkpoint(name):
     def mixed(images):
         return call(mixer, fresh(), images, labels)[0]
 
+    # Two programs may fuse different products with the sum: each of them is within 1.5 ulp of it.
     value, moved = jax.jvp(mixed, (images,), (tangent,))
-    assert_same(value, mixed(images), ulps=1)
+    assert_same(value, mixed(images), ulps=2)
     np.testing.assert_allclose(moved, mixed(tangent), rtol=1e-6)
     value, pullback = jax.vjp(jax.checkpoint(mixed), images)
-    assert_same(value, mixed(images), ulps=1)
+    assert_same(value, mixed(images), ulps=2)
     np.testing.assert_allclose(pullback(value)[0], jax.vjp(mixed, images)[1](value)[0], rtol=1e-6)
 
 

@@ -547,3 +547,25 @@ def test_repr_of_a_policy_shows_its_members():
     for part in ("RandomApply", "RandomChoice", "CutMix", "MixUp", "0.8", "0.25"):
         assert part in text
     assert text == repr(eval(text, vars(jaxmix)))
+
+
+def test_a_method_that_draws_for_itself_has_a_key_of_its_own_in_a_policy():
+    """Also one that changes the drawing of CutMix, and whatever else the policy draws."""
+
+    class Corner(CutMix):
+        def draw(self, key, rows, spatial):
+            box, opacity = super().draw(key, rows, spatial)
+            sides = box.stop - box.start
+            return Box(jnp.zeros_like(sides), sides), opacity
+
+    class Fade(Mixer):
+        def draw(self, key, rows, spatial):
+            return None, jax.random.uniform(key, (rows,))
+
+    alone = Corner().plan(jax.random.key(30), (64, 16, 16, 3))
+    assert not alone.region.start.any() and len(set(alone.lam.tolist())) > 5
+    mixer = RandomChoice((Corner(), Fade(), Fade(), MixUp()))
+    plan = mixer.plan(jax.random.key(30), (256, 16, 16, 3))
+    assert not plan.region.start.any()
+    faded = np.asarray(plan.opacity)[np.asarray(plan.opacity) < 1]
+    assert len(set(faded.tolist())) == len(faded) > 150, "a draw that was made twice"
