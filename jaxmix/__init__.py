@@ -9,10 +9,11 @@ has to follow it (pixels, labels, maps, losses) is computed from that plan by on
 
 `cutmix` and `mixup` are the common cases in one call. Mixers (`CutMix`, `MixUp`, `RandomChoice`,
 `RandomApply`, your own) describe what to do, plans what was drawn, pairings (`Flip`, `Roll`,
-`Permutation`, `Neighbour`) who is mixed with whom. `recipes` holds the policies of other libraries.
+`Permutation`, `Neighbour`) who is mixed with whom. `recipes` holds the policies of other libraries,
+`plot` draws mixed batches.
 """
 
-from jaxmix import recipes
+from jaxmix import plot, recipes
 from jaxmix._beta import symmetric_beta
 from jaxmix._functions import cutmix, mixup
 from jaxmix._mixers import CutMix, Mixer, MixUp
@@ -38,6 +39,7 @@ __all__ = [
     "Roll",
     "cutmix",
     "mixup",
+    "plot",
     "recipes",
     "symmetric_beta",
 ]

@@ -11,14 +11,14 @@ import sys
 import pytest
 
 import jaxmix
-from jaxmix import CutMix, Flip, Mixer, MixUp, Plan, RandomApply, RandomChoice, recipes
+from jaxmix import CutMix, Flip, Mixer, MixUp, Plan, RandomApply, RandomChoice, plot, recipes
 
 PACKAGE = pathlib.Path(jaxmix.__file__).parent
 FUNCTIONS = ["cutmix", "mixup", "symmetric_beta"]
 MIXERS = ["CutMix", "Mixer", "MixUp", "RandomApply", "RandomChoice"]
 PLANS = ["Box", "Mask", "Plan"]
 PAIRINGS = ["Flip", "Neighbour", "Permutation", "Roll"]
-SUBMODULES = ["recipes"]
+SUBMODULES = ["plot", "recipes"]
 NAMES = [*FUNCTIONS, *MIXERS, *PLANS, *PAIRINGS, *SUBMODULES]
 
 # From the top down: a module imports none that stands below it.
@@ -32,6 +32,7 @@ MODULES = [
     "_policies",
     "_functions",
     "recipes",
+    "plot",
 ]
 
 
@@ -93,6 +94,8 @@ SIGNATURES = [
     ),
     (recipes.torchvision, "(cutmix_alpha=0.0, mixup_alpha=0.0)"),
     (recipes.big_vision, "(p)"),
+    (plot.show, "(images, labels=None, plan=None, *, class_names=None, columns=8)"),
+    (plot.gallery, "(images, mixers, key)"),
     *[(kind.__call__, CALL) for kind in (Mixer, CutMix, MixUp, RandomChoice, RandomApply)],
     *[(kind.plan, PLAN) for kind in (Mixer, CutMix, MixUp, RandomChoice, RandomApply)],
 ]
@@ -135,7 +138,8 @@ def test_key_comes_first_and_options_are_named(call):
         if parameter.name != "self"
     ]
     names = [parameter.name for parameter in parameters]
-    assert "key" not in names[1:], "the key comes first"
+    if call is not plot.gallery:  # Its subject is the images.
+        assert "key" not in names[1:], "the key comes first"
     assert not {"rng", "seed", "rng_key", "prng_key", "lambda_"} & set(names)
     kinds = {parameter.kind for parameter in parameters}
     assert not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
@@ -233,6 +237,8 @@ def test_only_jax_and_the_standard_library_are_imported():
                     if isinstance(node, ast.Import)
                     else [node.module or "jaxmix"]
                 )
+                if path.name == "plot.py":  # When it is used, not before: see the next test.
+                    names = [name for name in names if not name.startswith("matplotlib.")]
                 for name in (name.split(".")[0] for name in names):
                     assert name in {"jax", "jaxmix", "numpy", *sys.stdlib_module_names}, path.name
 

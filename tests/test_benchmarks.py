@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from benchmarks import __main__ as main
 from benchmarks import cases, jax_peers, numpy_peers
 
 SMALL = {"224": ((6, 8, 8, 6), 6)}
@@ -47,3 +48,24 @@ def test_every_contender_of_this_process_runs(layout, dtype, monkeypatch):
 def test_the_quick_cases_are_among_the_cases():
     assert set(cases.cases(True)) < set(cases.cases(False))
     assert len(cases.cases(False)) == 72
+
+
+class Fickle:
+    """A framework one of whose contenders fails in its second round."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def prepare(self, case):
+        return {"steady": "", "fickle": "", "absent": "not measured"}
+
+    def run(self, name):
+        self.calls += name == "fickle"
+        return "RuntimeError: by chance" if self.calls == 2 and name == "fickle" else 1.0
+
+
+def test_a_contender_that_fails_late_is_reported_and_not_called_again():
+    framework = Fickle()
+    medians, refused = main.measure([framework], None, 5)
+    assert medians == {"steady": 1.0} and framework.calls == 2
+    assert refused == {"absent": "not measured", "fickle": "RuntimeError: by chance"}

@@ -36,8 +36,14 @@ def measure(frameworks, case, rounds):
     times = {name: [] for _, name in running}
     for _ in range(rounds):
         for framework, name in running:
-            times[name].append(framework.run(name))
-    return {name: statistics.median(values) for name, values in times.items()}, refused
+            if name not in refused:
+                taken = framework.run(name)
+                if isinstance(taken, str):
+                    refused[name] = taken
+                else:
+                    times[name].append(taken)
+    done = {name: values for name, values in times.items() if name not in refused}
+    return {name: statistics.median(values) for name, values in done.items()}, refused
 
 
 def table(results):

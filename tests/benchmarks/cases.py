@@ -75,7 +75,7 @@ class Framework:
         return self.pipe.recv()
 
     def run(self, name):
-        """One call, in seconds."""
+        """One call, in seconds; or why it failed, as what chooses at random may do late."""
         self.pipe.send(("run", name))
         return self.pipe.recv()
 
@@ -85,12 +85,17 @@ class Framework:
         self.process.join()
 
 
+def _reason(error):
+    """An exception in a line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def _serve(module, pipe):
     """Answers until it is told to stop."""
     try:
         contenders = importlib.import_module(module).contenders
     except Exception as error:
-        reason = f"not measured: {type(error).__name__}: {error}".splitlines()[0]
+        reason = f"not measured: {_reason(error)}"
 
         def contenders(case):
             return {module.rpartition(".")[2].removesuffix("_peers"): reason}
@@ -108,13 +113,17 @@ def _serve(module, pipe):
                     call()  # Compiles; what refuses this input says so here.
                     call()
                 except Exception as error:
-                    reasons[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+                    reasons[name] = _reason(error)
                 else:
                     calls[name], reasons[name] = call, ""
             pipe.send(reasons)
         elif command == "run":
             start = time.perf_counter()
-            calls[argument]()
-            pipe.send(time.perf_counter() - start)
+            try:
+                calls[argument]()
+            except Exception as error:
+                pipe.send(_reason(error))
+            else:
+                pipe.send(time.perf_counter() - start)
         else:
             return

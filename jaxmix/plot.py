@@ -1,0 +1,252 @@
+"""Pictures of mixed batches, as figures of matplotlib (which `pip install matplotlib` brings).
+
+Example:
+    >>> import jax, jaxmix
+    >>> images = jax.random.uniform(jax.random.key(0), (4, 32, 32, 3))
+    >>> jaxmix.plot.show(jaxmix.CutMix()(jax.random.key(1), images))
+    <Figure size 500x130 with 4 Axes>
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxmix import _checks
+from jaxmix._mixers import Mixer
+from jaxmix._pairing import Flip
+from jaxmix._plan import Plan
+from jaxmix._region import Box
+
+OUTLINE = "#ff2d78"
+
+
+def show(
+    images: ArrayLike,
+    labels: ArrayLike | None = None,
+    plan: Plan | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    columns: int = 8,
+) -> Any:
+    """Draws a mixed batch: each title its two classes with their shares.
+
+    Args:
+        images: the mixed images, [B, H, W], [B, H, W, C] or [B, C, H, W] with C 1 or 3, of any
+            dtype. Floats are read as 0 to 1 and integers as 0 to 255; a batch that leaves that
+            range, a normalised one for example, is stretched from its smallest value to its
+            largest.
+        labels: what the titles say: mixed labels float[B, K], or class ids int[B], which are mixed
+            by `plan` first if there is one.
+        plan: the plan by which the images were mixed: its painted regions are outlined.
+        class_names: the names of the K classes; their numbers by default.
+        columns: images in a row.
+
+    Returns:
+        A `matplotlib.figure.Figure` with an axes for each image.
+
+    Raises:
+        ImportError: without matplotlib.
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if the images are no pictures, or sizes do not agree.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxmix
+        >>> images, labels = jax.random.uniform(jax.random.key(0), (8, 32, 32, 3)), jnp.arange(8)
+        >>> plan = jaxmix.CutMix().plan(jax.random.key(1), images.shape)
+        >>> figure = jaxmix.plot.show(plan.images(images), labels, plan)
+        >>> len(figure.axes)
+        8
+    """
+    where = "plot.show"
+    pictures = _pictures(where, images)
+    batch = len(pictures)
+    _checks.count(where, "columns", columns, 1)
+    if plan is not None:
+        _check_plan(where, plan, pictures)
+    titles = _titles(where, labels, plan, class_names, batch)
+    columns = max(1, min(columns, batch))
+    figure = _figure(where, -(-batch // columns), columns, 1.5 if labels is not None else 1.1)
+    for i, picture in enumerate(pictures):
+        axes = figure.add_subplot(-(-batch // columns), columns, i + 1)
+        _draw(axes, picture)
+        axes.set_title(titles[i], fontsize=8)
+        if plan is not None:
+            _outline(axes, plan, i)
+    return figure
+
+
+def gallery(images: ArrayLike, mixers: Sequence[Mixer], key: jax.Array) -> Any:
+    """Draws what each of several mixers makes of a batch: one row each, the original on top.
+
+    Args:
+        images: as for `show`, not mixed yet.
+        mixers: the mixers, each of which draws with a key of its own.
+        key: a PRNG key, typed or raw.
+
+    Returns:
+        A `matplotlib.figure.Figure` of 1 + len(mixers) rows and B columns of axes.
+
+    Raises:
+        ImportError: without matplotlib.
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if the images are no pictures.
+
+    Example:
+        >>> import jax, jaxmix
+        >>> images = jax.random.uniform(jax.random.key(0), (4, 32, 32, 3))
+        >>> mixers = jaxmix.CutMix(), jaxmix.MixUp(alpha=0.4)
+        >>> len(jaxmix.plot.gallery(images, mixers, jax.random.key(1)).axes)
+        12
+    """
+    where = "plot.gallery"
+    pictures = _pictures(where, images)
+    _checks.key(where, key)
+    for mixer in mixers:
+        if not isinstance(mixer, Mixer):
+            raise TypeError(
+                f"{where}: each of mixers must be a mixer such as CutMix(), "
+                f"got {_checks.describe(mixer)}"
+            )
+    rows, columns = 1 + len(mixers), len(pictures)
+    figure = _figure(where, rows, columns, 1.35)
+    figure.get_layout_engine().set(h_pad=0.1)
+    for row, mixer in enumerate((None, *mixers)):
+        plan, mixed = None, pictures
+        if mixer is not None:
+            # The channels of a greyscale picture were dropped: what is left is all spatial axes.
+            channel_axis = -1 if pictures.ndim == 4 else None
+            plan = mixer.plan(
+                jax.random.fold_in(key, row), pictures.shape, channel_axis=channel_axis
+            )
+            mixed = plan.images(pictures, channel_axis=channel_axis)
+        for i, picture in enumerate(np.asarray(mixed)):
+            axes = figure.add_subplot(rows, columns, row * columns + i + 1)
+            _draw(axes, picture)
+            if plan is not None:
+                _outline(axes, plan, i)
+            if i == 0:
+                name = "original" if mixer is None else _short(mixer)
+                # Out of the layout, or the first column would be as wide as its title.
+                axes.set_title(name, fontsize=8, loc="left").set_in_layout(False)
+    return figure
+
+
+def _figure(where: str, rows: int, columns: int, height: float) -> Any:
+    """An empty figure for a grid of pictures, a row of which is `height` inches high."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(f"{where} needs matplotlib: pip install matplotlib") from error
+    return Figure(figsize=(1.2 * columns + 0.2, height * rows + 0.2), layout="constrained")
+
+
+def _pictures(where: str, images: Any) -> np.ndarray:
+    """The pictures as float32[B, H, W] or [B, H, W, 3], from 0 to 1."""
+    given = _checks.array(where, "images", images)
+    pictures = np.asarray(given)
+    channels = (1, 3)
+    if pictures.ndim == 4 and pictures.shape[-1] not in channels and pictures.shape[1] in channels:
+        pictures = np.moveaxis(pictures, 1, -1)
+    if pictures.ndim not in (3, 4) or (pictures.ndim == 4 and pictures.shape[-1] not in channels):
+        raise ValueError(
+            f"{where}: images must be [B, H, W], [B, H, W, C] or [B, C, H, W] with 1 or 3 "
+            f"channels, got {_checks.describe(given)}"
+        )
+    if pictures.ndim == 4 and pictures.shape[-1] == 1:
+        pictures = pictures[..., 0]
+    top = 255.0 if np.issubdtype(pictures.dtype, np.integer) else 1.0
+    pictures = pictures.astype(np.float32)
+    finite = pictures[np.isfinite(pictures)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, top)
+    if low >= 0 and high <= top:
+        low, high = 0.0, top
+    return np.nan_to_num((pictures - low) / max(high - low, 1e-30), posinf=1.0, neginf=0.0)
+
+
+def _check_plan(where: str, plan: Any, pictures: np.ndarray) -> None:
+    """Raises unless it is a plan for a batch of pictures of that size."""
+    if not isinstance(plan, Plan):
+        raise TypeError(f"{where}: plan must be a Plan, got {_checks.describe(plan)}")
+    batch, spatial = len(pictures), pictures.shape[1:3]
+    if plan.lam.shape != (batch,) or plan.spatial not in (None, spatial):
+        extents = "any extents" if plan.spatial is None else f"extents {plan.spatial}"
+        raise ValueError(
+            f"{where}: plan is one for a batch of {plan.lam.shape} and {extents}, "
+            f"got {batch} images of extents {spatial}"
+        )
+
+
+def _titles(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) -> list[str]:
+    """For each image its two largest classes, with their shares."""
+    if labels is None:
+        return [""] * batch
+    labels = _checks.array(where, "labels", labels)
+    classes = len(names) if names is not None else None
+    if labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.integer):
+        classes = classes or max(int(np.max(labels, initial=0)) + 1, 2)
+        _checks.labels(where, labels, classes)
+        plan = Plan.of((batch,), Flip(), opacity=jnp.zeros(batch)) if plan is None else plan
+        _checks.batch(where, "labels", labels, batch, f"a batch of {batch} images")
+        labels = plan.labels(labels, num_classes=classes)
+    _checks.labels(where, labels, classes)
+    _checks.batch(where, "labels", labels, batch, f"a batch of {batch} images")
+    shares = np.asarray(labels).astype(np.float64)
+    if shares.shape[1] == 1:
+        return [f"{value:.2f}" for value in shares[:, 0]]
+    order = np.argsort(-shares, axis=1, kind="stable")[:, :2]
+    return [
+        "\n".join(
+            f"{names[k] if names is not None else k} {row[k]:.2f}" for k in two if row[k] >= 0.005
+        )
+        for row, two in zip(shares, order, strict=True)
+    ]
+
+
+def _draw(axes: Any, picture: np.ndarray) -> None:
+    """Draws one picture, without ticks."""
+    axes.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+
+
+def _outline(axes: Any, plan: Plan, row: int) -> None:
+    """Outlines what was painted onto a row, unless that is nothing or everything."""
+    region = plan.region
+    if region is None or plan.spatial is None or float(plan.lam[row]) == 1:
+        return
+    if isinstance(region, Box):
+        from matplotlib.patches import Rectangle
+
+        (top, left), (bottom, right) = np.asarray(region.start[row]), np.asarray(region.stop[row])
+        if (bottom - top, right - left) != plan.spatial:
+            size = right - left, bottom - top
+            edge = {"edgecolor": OUTLINE, "linewidth": 1.2, "clip_on": False}
+            axes.add_patch(Rectangle((left - 0.5, top - 0.5), *size, fill=False, **edge))
+        return
+    painted = np.pad(np.asarray(region.painted[row], np.float32), 1)
+    if not painted[1:-1, 1:-1].all():
+        rows, columns = (np.arange(-1, extent + 1) for extent in plan.spatial)
+        axes.contour(columns, rows, painted, levels=[0.5], colors=OUTLINE, linewidths=1.2)
+        axes.set(xlim=(-0.5, plan.spatial[1] - 0.5), ylim=(plan.spatial[0] - 0.5, -0.5))
+
+
+def _short(value: Any) -> str:
+    """The call that makes a mixer, without what is so by default."""
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_short, value)) + ("," if len(value) == 1 else "") + ")"
+    if not isinstance(value, Mixer):
+        return repr(value)
+    fields = {field.name: field for field in dataclasses.fields(value)}
+    given = []
+    for name in inspect.signature(type(value)).parameters:
+        now, default = getattr(value, name), fields[name].default
+        if default is dataclasses.MISSING:
+            given.append(_short(now))
+        elif repr(now) != repr(default) and not (name == "pairing" and now == Flip()):
+            given.append(f"{name}={_short(now)}")
+    return f"{type(value).__name__}({', '.join(given)})"

@@ -1,0 +1,163 @@
+"""plot: what is drawn, read back from the figure."""
+
+import builtins
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmix import Box, CutMix, Flip, Mask, MixUp, Plan, RandomChoice, plot
+
+NAMES = ["cat", "dog", "owl"]
+
+
+def drawn(figure):
+    """The arrays that the axes of a figure show."""
+    return np.stack([np.asarray(axes.images[0].get_array()) for axes in figure.axes])
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes]
+
+
+def pixels(shape):
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "shape", [(5, 6, 4, 3), (5, 6, 4, 1), (5, 3, 6, 4), (5, 1, 6, 4), (5, 6, 4)]
+)
+def test_pixels_are_shown_as_they_are(dtype, shape):
+    expected = pixels(shape)
+    floating = "int" not in dtype
+    images = jnp.asarray(expected / 255 if floating else expected, dtype)
+    figure = plot.show(images, columns=3)
+    expected = expected.astype(np.float32) / 255
+    if shape[1:3] == (6, 4):
+        expected = expected[..., 0] if shape[-1] == 1 else expected
+    else:
+        expected = np.moveaxis(expected, 1, -1) if shape[1] == 3 else expected[:, 0]
+    np.testing.assert_allclose(drawn(figure), expected, atol=4e-3 if floating else 1e-6)
+    assert titles(figure) == [""] * 5
+    figure.canvas.draw()
+    tops = {round(axes.get_position().y0, 3) for axes in figure.axes}
+    assert len(tops) == 2, "five images in rows of three"
+
+
+def test_normalised_images_are_stretched_and_nan_is_black():
+    images = np.full((2, 2, 2, 1), -2.0, np.float32)
+    images[0, 0, 0], images[0, 0, 1], images[1, 1, 1] = 2.0, 0.0, np.nan
+    expected = np.zeros((2, 2, 2))
+    expected[0, 0] = 1.0, 0.5
+    np.testing.assert_allclose(drawn(plot.show(images)), expected)
+
+
+def test_titles_are_the_two_classes_with_their_shares():
+    images = pixels((4, 8, 8, 3))
+    opacity = jnp.array([0.25, 0.0, 0.6, 0.5])
+    plan = Plan.of(images.shape, Flip(), opacity=opacity)
+    expected = ["cat 0.75\nowl 0.25", "dog 1.00", "dog 0.60\nowl 0.40", "cat 0.50\nowl 0.50"]
+    ids = np.array([0, 1, 2, 2])
+    assert titles(plot.show(images, ids, plan, class_names=NAMES)) == expected
+    soft = plan.labels(ids, num_classes=3)
+    assert titles(plot.show(images, soft, class_names=NAMES)) == expected
+    assert titles(plot.show(images, soft, plan, class_names=NAMES)) == expected, "mixed once"
+    assert titles(plot.show(images, ids)) == ["0 1.00", "1 1.00", "2 1.00", "2 1.00"]
+    assert titles(plot.show(images, np.array([[0.5], [1], [2], [3.0]]))) == [
+        "0.50", "1.00", "2.00", "3.00",
+    ]  # fmt: skip
+
+
+def test_boxes_are_outlined_at_their_outer_pixels():
+    images = pixels((4, 8, 6, 3))
+    box = Box(
+        jnp.array([[1, 2], [0, 0], [3, 3], [0, 0]]), jnp.array([[4, 5], [8, 6], [3, 3], [8, 2]])
+    )
+    plan = Plan.of(images.shape, Flip(), region=box)
+    figure = plot.show(plan.images(images), None, plan)
+    outlines = [[patch.get_bbox().bounds for patch in axes.patches] for axes in figure.axes]
+    everything, nothing = [], []
+    assert outlines == [[(1.5, 0.5, 3, 3)], everything, nothing, [(-0.5, -0.5, 2, 8)]]
+    assert not any(axes.patches for axes in plot.show(images).axes)
+
+
+def test_masks_are_outlined_along_their_edge():
+    painted = np.zeros((3, 8, 6), bool)
+    painted[0, 2:5, :3] = painted[1] = True
+    plan = Plan.of((3, 8, 6, 3), Flip(), region=Mask(jnp.asarray(painted)))
+    figure = plot.show(pixels((3, 8, 6, 3)), None, plan)
+    paths = [[c.get_paths()[0].vertices for c in axes.collections] for axes in figure.axes]
+    assert [len(found) for found in paths] == [1, 0, 0]
+    low, high = paths[0][0].min(0), paths[0][0].max(0)
+    np.testing.assert_allclose([low, high], [[-0.5, 1.5], [2.5, 4.5]])
+    assert figure.axes[0].get_ylim() == (7.5, -0.5)
+
+
+def test_gallery_has_a_row_for_each_mixer_below_the_original():
+    images = pixels((3, 8, 6, 3))
+    mixers = [CutMix(0.5, box="timm"), MixUp(), RandomChoice((CutMix(), MixUp(0.8)), per="batch")]
+    key = jax.random.key(3)
+    figure = plot.gallery(images, mixers, key)
+    rows = drawn(figure).reshape(4, 3, 8, 6, 3)
+    np.testing.assert_allclose(rows[0], images / 255, atol=1e-6)
+    for i, mixer in enumerate(mixers, 1):
+        plan = mixer.plan(jax.random.fold_in(key, i), images.shape)
+        assert np.abs(rows[i] - plan.images(jnp.float32(images / 255))).max() < 1e-6
+    assert [axes.get_title(loc="left") for axes in figure.axes[::3]] == [
+        "original",
+        "CutMix(alpha=0.5, box='timm')",
+        "MixUp()",
+        "RandomChoice((CutMix(), MixUp(alpha=0.8)), per='batch')",
+    ]
+    assert sum(len(axes.patches) for axes in figure.axes[3:6]) > 0
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 8, 6), (2, 8, 6, 1), (2, 3, 8, 6)])
+def test_gallery_of_other_layouts(shape):
+    figure = plot.gallery(pixels(shape), (CutMix(),), jax.random.key(0))
+    assert drawn(figure).shape[:3] == (4, 8, 6)
+
+
+def test_without_matplotlib(monkeypatch):
+    imported = builtins.__import__
+
+    def missing(name, *args, **kwargs):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return imported(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(ImportError, match=r"plot.show needs matplotlib: pip install matplotlib"):
+        plot.show(pixels((1, 8, 8, 3)))
+
+
+IMAGES = pixels((4, 8, 8, 3))
+BAD = {
+    "rank": (ValueError, r"plot.show: images must be \[B, H, W\]", (IMAGES[0, 0],)),
+    "channels": (ValueError, r"1 or 3 channels, got .*\[4, ?8, ?8, ?2\]", (IMAGES[..., :2],)),
+    "list": (TypeError, r"plot.show: images", ([[1]],)),
+    "labels": (ValueError, r"plot.show: labels .*\[3\]", (IMAGES, np.arange(3))),
+    "not a plan": (TypeError, r"plan must be a Plan", (IMAGES, None, CutMix())),
+}
+
+
+@pytest.mark.parametrize("kind, message, arguments", BAD.values(), ids=BAD)
+def test_bad_arguments(kind, message, arguments):
+    with pytest.raises(kind, match=message):
+        plot.show(*arguments)
+
+
+def test_bad_options():
+    with pytest.raises(ValueError, match=r"plot.show: columns"):
+        plot.show(IMAGES, columns=0)
+    with pytest.raises(ValueError, match=r"2"):
+        plot.show(IMAGES, np.array([0, 1, 2, 0]), class_names=NAMES[:2])
+    plan = CutMix().plan(jax.random.key(0), (4, 9, 8, 3))
+    with pytest.raises(ValueError, match=r"extents \(9, 8\), got 4 images of extents \(8, 8\)"):
+        plot.show(IMAGES, None, plan)
+    with pytest.raises(TypeError, match=r"plot.gallery: each of mixers must be a mixer"):
+        plot.gallery(IMAGES, (None,), jax.random.key(0))
+    with pytest.raises(TypeError, match=r"plot.gallery: .*jax.random.key\(0\)"):
+        plot.gallery(IMAGES, (CutMix(),), 0)
