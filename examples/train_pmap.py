@@ -158,16 +158,10 @@ def restore(manager, args, state):
 
 
 def plot_mixed(path, key, mixer, images, labels, names):
-    """Draws a mixed batch of at most 24, each image under its soft label."""
+    """Draws a mixed batch, each image under its two classes, boxes outlined."""
     plan = mixer.plan(key, images.shape)
-    shares = np.asarray(plan.labels(labels, num_classes=len(names)))
-    figure = Figure(figsize=(14, 10), layout="constrained")
-    for i, image in enumerate(np.asarray(plan.images(images))):
-        order = [k for k in np.argsort(-shares[i]) if shares[i, k] >= 0.005]
-        axes = figure.add_subplot(4, 6, i + 1, xticks=[], yticks=[])
-        axes.set_title(" + ".join(f"{names[k]} {shares[i, k]:.0%}" for k in order), fontsize=10)
-        axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=1)
-    figure.savefig(path)
+    mixed = plan.images(images)
+    jaxmix.plot.show(mixed, labels, plan, class_names=names).savefig(path, dpi=120)
 
 
 def plot_curves(path, history):

@@ -132,8 +132,10 @@ def gallery(images: ArrayLike, mixers: Sequence[Mixer], key: jax.Array) -> Any:
                 _outline(axes, plan, i)
             if i == 0:
                 name = "original" if mixer is None else _short(mixer)
-                # Out of the layout, or the first column would be as wide as its title.
-                axes.set_title(name, fontsize=8, loc="left").set_in_layout(False)
+                # A title that is wider than its axes would widen the first column.
+                axes.set_title(" ", fontsize=8)
+                above = {"transform": axes.transAxes, "in_layout": False}
+                axes.text(0, 1.06, name, fontsize=8, **above)
     return figure
 
 

@@ -105,7 +105,7 @@ def test_gallery_has_a_row_for_each_mixer_below_the_original():
     for i, mixer in enumerate(mixers, 1):
         plan = mixer.plan(jax.random.fold_in(key, i), images.shape)
         assert np.abs(rows[i] - plan.images(jnp.float32(images / 255))).max() < 1e-6
-    assert [axes.get_title(loc="left") for axes in figure.axes[::3]] == [
+    assert [axes.texts[0].get_text() for axes in figure.axes[::3]] == [
         "original",
         "CutMix(alpha=0.5, box='timm')",
         "MixUp()",
