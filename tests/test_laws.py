@@ -773,7 +773,8 @@ def test_scan_is_a_loop(name):
 
 
 @few_mixers_and_pairings
-def test_gradient_reaches_both_images(name, pairing):
+@pytest.mark.parametrize("dtype, rtol, atol", [("float32", 1e-5, 0), ("bfloat16", 0.02, 0.02)])
+def test_gradient_reaches_both_images(dtype, rtol, atol, name, pairing):
     """Mixing is linear in the images: each gets its weights back, from both rows that show it."""
     mixer, (images, labels) = make(name, pairing=pairing), images_and_labels()
     plan = mixer.plan(fresh(), SHAPE, channel_axis=-1)
@@ -784,9 +785,11 @@ def test_gradient_reaches_both_images(name, pairing):
         expected[j] += share[i] * cotangent[i]
 
     def total(images):
-        return (call(mixer, fresh(), images, labels)[0] * cotangent).sum()
+        mixed, _ = call(mixer, fresh(), images, labels)
+        return (mixed.astype(jnp.float32) * cotangent).sum()
 
-    np.testing.assert_allclose(jax.grad(total)(images), expected, rtol=1e-5)
+    gradient = np.asarray(jax.grad(total)(images.astype(dtype)), np.float32)
+    np.testing.assert_allclose(gradient, expected, rtol=rtol, atol=atol)
 
 
 @few_mixers
