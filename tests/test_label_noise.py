@@ -1,0 +1,112 @@
+"""The label-noise example: its claim, its resumption, and that it measures what it says."""
+
+import csv
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "label_noise.py"
+
+
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("label_noise", EXAMPLE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(folder, *options):
+    command = [sys.executable, "-W", "error", str(EXAMPLE), "--out", str(folder)]
+    return subprocess.run(
+        command + list(map(str, options)), capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture
+def as_people_run_it():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        with jax.debug_key_reuse(False):
+            yield
+
+
+def test_mixup_stops_the_network_from_memorising_wrong_labels(example, as_people_run_it):
+    """Three seeds, half of the labels wrong: the claim of mixup's paper, section 3.4."""
+    cells = {
+        name: example.run_cell("digits", None, 100, 50, name, [0, 1, 2])
+        for name in ("none", "mixup 8")
+    }
+    mean = {
+        name: {figure: np.mean([float(row[figure]) for row in rows]) for figure in example.FIGURES}
+        for name, rows in cells.items()
+    }
+    assert mean["none"]["last"] - mean["mixup 8"]["last"] >= 5
+    assert mean["none"]["memorised"] - mean["mixup 8"]["memorised"] >= 5
+    for figures in mean.values():
+        assert figures["best"] <= figures["last"] < figures["fgsm_0.02"] <= figures["fgsm_0.1"]
+
+
+def test_a_stopped_run_goes_on_and_ends_as_one_run(tmp_path):
+    options = "--noises", 80, "--seeds", 2, "--epochs", 2
+    whole = run(tmp_path, *options)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    lines = [line for line in whole.stdout.splitlines() if line.startswith("| ")]
+    assert len(lines) == 1 + 5 and re.search(r"80 % \| mixup 8 .* 30.9 ", whole.stdout)
+    assert (tmp_path / "results.png").stat().st_size > 10_000
+    path = tmp_path / "results.csv"
+    content = path.read_text()
+    rows = list(csv.DictReader(content.splitlines()))
+    assert len(rows) == 5 * 2
+    path.write_text("".join(content.splitlines(keepends=True)[:-2]))  # Before the last cell.
+    rest = run(tmp_path, *options)
+    assert rest.stdout == whole.stdout and path.read_text() == content
+    assert "1/1" in rest.stderr and "2/2" not in rest.stderr
+    refused = run(tmp_path, *options[:-1], 3)
+    assert refused.returncode == 2 and "give another --out" in refused.stderr
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize("noise", [0, 20, 50, 80])
+def test_just_so_many_labels_are_wrong(example, noise):
+    labels = np.random.default_rng(0).integers(0, 10, 1437).astype(np.int32)
+    given, wrong = example.spoil(np.random.default_rng(1), labels, noise)
+    assert wrong.sum() == round(14.37 * noise)
+    np.testing.assert_array_equal(given != labels, wrong)
+    assert noise == 0 or set(((given - labels) % 10)[wrong]) == set(range(1, 10))
+
+
+def test_an_attack_moves_no_pixel_further_than_it_says(example):
+    generator = np.random.default_rng(0)
+    images = generator.random((5, 8, 8, 1), np.float32)
+    gradient = generator.normal(size=images.shape).astype(np.float32)
+    moved = np.asarray(example.attacked(images, gradient, jnp.float32(0.1)))
+    assert moved.min() >= 0 and moved.max() <= 1 and np.abs(moved - images).max() <= 0.1 + 1e-6
+    inside = (images > 0.1) & (images < 0.9)
+    np.testing.assert_allclose((moved - images)[inside], 0.1 * np.sign(gradient)[inside], atol=1e-6)
+
+
+def test_what_is_missing_is_what_is_run(example):
+    rows = [
+        {"noise": str(noise), "mixer": name, "seed": str(seed)}
+        for noise in (0, 20)
+        for name in example.MIXERS
+        for seed in (0, 1)
+        if (noise, name, seed) != (20, "both", 0)
+    ]
+    assert list(example.missing_cells(rows, (0, 20), 2)) == [(20, "both", [0])]
+    assert list(example.missing_cells(rows, (0,), 3)) == [(0, name, [2]) for name in example.MIXERS]
+
+
+def test_bad_arguments_are_refused(tmp_path):
+    done = run(tmp_path, "--noises", 100)
+    assert done.returncode == 2 and "--noises are from 0 to 99" in done.stderr
+    done = run(tmp_path, "--dataset", "fashion-mnist", "--data-dir", tmp_path)
+    assert done.returncode == 2 and "apt install dataset-fashion-mnist" in done.stderr
