@@ -90,7 +90,8 @@ def mix(
     over = ~(share >= 1) if painted is None else painted & ~(share >= 1)
     shown = _select(over, partner, original)
     wide = wider(original.dtype)
-    first, second = (jnp.where(fades, x.astype(wide), 0) for x in (original, shown))
+    nothing = jnp.zeros_like(original)
+    first, second = (_select(fades, x, nothing).astype(wide) for x in (original, shown))
     blend = share.astype(wide) * first + (1 - share).astype(wide) * second
     return _select(over & fades, _narrow(blend, original.dtype), shown)
 
