@@ -49,6 +49,7 @@ def report(path, rounds):
         axis.plot(amounts, times, "o")
         axis.plot([0, amounts[-1]], [fixed, fixed + slope * amounts[-1]])
         axis.set(xlabel=name, ylabel="microseconds", xlim=(0, None), ylim=(0, None))
+        axis.locator_params(axis="x", nbins=4)
         shown = ", ".join(f"{t:.0f}" for t in times)
         lines.append(f"| {name} | {', '.join(map(str, values))} | {shown} | {fixed:.0f} |")
     figure.tight_layout()
