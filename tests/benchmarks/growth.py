@@ -13,7 +13,7 @@ from .jax_peers import donating, mixer
 SERIES = {  # What grows: its values, and the batch, side and classes of each.
     "examples": ((128, 256, 512, 1024, 2048, 4096), lambda n: (n, 32, 10)),
     "pixels a side, squared": ((32, 64, 128, 256, 384), lambda n: (64, n, 10)),
-    "classes": ((10, 1000, 5000, 10000, 20000), lambda n: (256, 8, n)),
+    "classes": ((10, 4000, 20000, 40000, 80000), lambda n: (64, 8, n)),
 }
 
 
