@@ -14,7 +14,9 @@ A minute on two CPU cores. On digits, of 64 pixels each, both classes are in the
 of CutMix images (half and half) without mixing, of 22.2 % with MixUp and of 26.4 % with CutMix;
 neither is the first of 26.7, 21.4 and 18.4 % of them, and of half-and-half MixUp images of 37.2,
 13.7 and 19.6 %: each network is best at what it was trained with. Held-out accuracy 96.4, 97.5 and
-96.7 %. The tables go on along lambda; the pictures are in runs/class_activation.
+96.7 %. Fashion-MNIST, three and a half minutes: both classes 15.6, 18.0 and 22.5 %; neither 47.4,
+42.9 and 36.1 %, of MixUp images 47.5, 22.1 and 39.2 %; the accuracy falls, 79.0, 75.8 and 75.8 %.
+The tables go on along lambda; the pictures are in runs/class_activation.
 """
 
 import argparse
@@ -187,7 +189,7 @@ def draw_maps(path, params, key, data, names, count=5):
     figure = Figure(figsize=(14, 2.2 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), 1 + 2 * len(params), squeeze=False)
     for axes, row in zip(grid[:, 0], rows, strict=True):
-        axes.set_title(f"{names[labels[row]]} and {names[others[row]]}, in the box", fontsize=9)
+        axes.set_title(f"{names[labels[row]]} and {names[others[row]]}, in the box", fontsize=8)
     for column, (name, network) in enumerate(params.items()):
         logits, features = predict(network, mixed[rows])
         chances = np.asarray(jax.nn.softmax(logits))
@@ -196,7 +198,7 @@ def draw_maps(path, params, key, data, names, count=5):
             for side in range(2):
                 axes, seen = grid[i, 1 + 2 * column + side], classes[side, i]
                 chance = f"{100 * chances[i, seen]:.0f} %"
-                axes.set_title(f"{name}: {names[seen]}, {chance}", fontsize=9)
+                axes.set_title(f"{name}: {names[seen]}, {chance}", fontsize=8)
                 # Both maps of a network are on one scale, from nothing in favour to the most.
                 top = max(maps[:, i].max(), 1e-6)
                 extent = (-0.5, width - 0.5, height - 0.5, -0.5)
