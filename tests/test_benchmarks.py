@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from benchmarks import __main__ as main
-from benchmarks import cases, jax_peers, numpy_peers
+from benchmarks import bandwidth, cases, jax_peers, numpy_peers
 
 SMALL = {"224": ((6, 8, 8, 6), 6)}
 
@@ -60,3 +60,24 @@ def test_a_contender_that_fails_late_is_reported_and_not_called_again():
     medians, refused = main.measure([Framework], None, 4)
     assert medians == {"steady": 1.0} and not list(answers)
     assert refused == {"absent": "not there", "fickle": "RuntimeError: by chance"}
+
+
+@pytest.mark.parametrize("method", [bandwidth.COPY, "cutmix"])
+def test_the_bandwidth_is_of_the_batch_read_once_and_written_once(method, monkeypatch):
+    ticks = iter(range(100))  # Every call seems to take a second.
+    monkeypatch.setattr(bandwidth.time, "perf_counter", lambda: next(ticks))
+    images = jnp.ones((4, 8, 8, 3))
+    with leniently():
+        rate = bandwidth.rate(method, images, 3)
+    assert rate == 2 * 4 * 8 * 8 * 3 * 4 * bandwidth.CALLS / 1e9
+    assert next(ticks) == 5 + 3
+
+
+def test_the_bandwidth_of_a_gpu_is_not_made_up(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert "not measured" in bandwidth.report(1)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(bandwidth, "rate", lambda method, *_: 500 if method == "copy" else 400)
+    lines = bandwidth.report(1).splitlines()
+    assert len(lines) == 2 + 6
+    assert lines[2] == "| 128x224x224x3 float32 | 500 (100 %)" + 3 * " | 400 (80 %)" + " |"

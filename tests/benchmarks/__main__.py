@@ -17,7 +17,7 @@ import jax
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from . import compiling, growth, steps
+from . import bandwidth, compiling, growth, steps
 from .cases import METHODS, Framework, cases
 
 FRAMEWORKS = ("jax_peers", "torch_peers", "keras_peers", "numpy_peers")
@@ -107,7 +107,8 @@ def main():
         "as multiples of a jitted copy of the images into a donated buffer"
     )
     parts = ["# Benchmark", machine, table(results), compiling.report(), steps.report(rounds)]
-    report = "\n\n".join([*parts, growth.report(args.out / "growth.png", rounds)])
+    parts += [growth.report(args.out / "growth.png", rounds), bandwidth.report(rounds)]
+    report = "\n\n".join(parts)
     (args.out / "results.md").write_text(report + "\n")
     chart(results, args.out / "results.png")
     print(report)
