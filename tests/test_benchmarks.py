@@ -50,16 +50,23 @@ def test_the_quick_cases_are_among_the_cases():
     assert len(cases.cases(False)) == 72
 
 
-def test_a_contender_that_fails_late_is_reported_and_not_called_again():
-    answers = iter([1.0, 3.0, 1.0, "RuntimeError: by chance", 1.0, 1.0])
+def test_a_contender_that_fails_late_is_reported_and_not_called_again(monkeypatch):
+    monkeypatch.setattr(main, "PREPARATIONS", 2)
+    answers = iter([1.0, 3.0, 1.0, "RuntimeError: by chance", 2.0, 2.0, 2.0, 2.0])
+    prepared = []
 
     class Framework:
-        prepare = staticmethod(lambda case: {"steady": "", "fickle": "", "absent": "not there"})
+        @staticmethod
+        def prepare(case):
+            prepared.append(case.seed)
+            return {"steady": "", "fickle": "", "absent": "not there"}
+
         run = staticmethod(lambda name: next(answers))
 
-    medians, refused = main.measure([Framework], None, 4)
-    assert medians == {"steady": 1.0} and not list(answers)
+    medians, refused = main.measure([Framework], cases.cases(True)[0], 5)
+    assert medians == {"steady": 2.0} and not list(answers)
     assert refused == {"absent": "not there", "fickle": "RuntimeError: by chance"}
+    assert prepared == [0, 1]
 
 
 @pytest.mark.parametrize("method", [bandwidth.COPY, "cutmix"])

@@ -3,11 +3,13 @@
     pip install -e ".[bench]" && python -m tests.benchmarks
 
 Every contender of a case runs in turn, one call each, round after round, each framework in a
-process of its own; a figure is the median. Prints tables, and writes them to --out as results.md,
+process of its own; all of it again with other keys and buffers, as where those lie may decide more
+than the code; a figure is the median. Prints tables, and writes them to --out as results.md,
 results.png and growth.png. --quick measures the cases that have a target, and fewer rounds.
 """
 
 import argparse
+import dataclasses
 import os
 import pathlib
 import platform
@@ -22,26 +24,28 @@ from .cases import METHODS, Framework, cases
 
 FRAMEWORKS = ("jax_peers", "torch_peers", "keras_peers", "numpy_peers")
 FLOOR = "copy, donated"
+PREPARATIONS = 3
 
 
 def measure(frameworks, case, rounds):
     """Medians in seconds of every contender, and why others have none."""
-    refused, running = {}, []
-    for framework in frameworks:
-        for name, reason in framework.prepare(case).items():
-            if reason:
-                refused[name] = reason
-            else:
-                running.append((framework, name))
-    times = {name: [] for _, name in running}
-    for _ in range(rounds):
-        for framework, name in running:
-            if name not in refused:
-                taken = framework.run(name)
-                if isinstance(taken, str):
-                    refused[name] = taken
+    refused, times = {}, {}
+    for seed in range(PREPARATIONS):
+        running = []
+        for framework in frameworks:
+            for name, reason in framework.prepare(dataclasses.replace(case, seed=seed)).items():
+                if reason:
+                    refused[name] = reason
                 else:
-                    times[name].append(taken)
+                    running.append((framework, name))
+        for _ in range(-(-rounds // PREPARATIONS)):
+            for framework, name in running:
+                if name not in refused:
+                    taken = framework.run(name)
+                    if isinstance(taken, str):
+                        refused[name] = taken
+                    else:
+                        times.setdefault(name, []).append(taken)
     done = {name: values for name, values in times.items() if name not in refused}
     return {name: statistics.median(values) for name, values in done.items()}, refused
 
@@ -89,10 +93,10 @@ def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer cases and rounds")
-    parser.add_argument("--rounds", type=int, help="calls of each contender, 25 or, quick, 9")
+    parser.add_argument("--rounds", type=int, help="calls of each contender, 27 or, quick, 9")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmark"))
     args = parser.parse_args()
-    rounds = args.rounds or (9 if args.quick else 25)
+    rounds = args.rounds or (9 if args.quick else 27)
     args.out.mkdir(parents=True, exist_ok=True)
 
     frameworks = [Framework(f"{__package__}.{name}") for name in FRAMEWORKS]
@@ -103,7 +107,8 @@ def main():
         framework.stop()
     machine = (
         f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores, "
-        f"jax {jax.__version__}, Python {platform.python_version()}; medians of {rounds} calls, "
+        f"jax {jax.__version__}, Python {platform.python_version()}; medians of "
+        f"{rounds} calls with {PREPARATIONS} keys, "
         "as multiples of a jitted copy of the images into a donated buffer"
     )
     parts = ["# Benchmark", machine, table(results), compiling.report(), steps.report(rounds)]

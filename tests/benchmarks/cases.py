@@ -21,6 +21,7 @@ class Case:
     layout: str
     method: str
     per: str
+    seed: int = 0  # Of the key; another one is another draw, in buffers that lie elsewhere.
 
     @property
     def shape(self):

@@ -71,7 +71,7 @@ def contenders(case: Case):
     def copy(key, images, labels):
         return jnp.copy(images), labels
 
-    key = jax.random.key(0)
+    key = jax.random.key(case.seed)
     return {
         "copy, donated": donating(copy, key, images, labels),
         "copy, fresh": blocking(jax.jit(copy), key, images, labels),
