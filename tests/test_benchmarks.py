@@ -1,6 +1,7 @@
 """The benchmark's contenders do what they are measured for, at sizes that take no time."""
 
 import contextlib
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,17 @@ def test_every_contender_of_this_process_runs(layout, dtype, monkeypatch):
                 call()
 
 
+def test_another_seed_is_another_draw(monkeypatch):
+    monkeypatch.setattr(cases, "SIZES", SMALL)
+    case = cases.Case("224", "float32", "NHWC", "mixup", "example")
+    with leniently():
+        one, other = (
+            jax_peers.contenders(dataclasses.replace(case, seed=seed))["jaxmix"]()[0]
+            for seed in (0, 1)
+        )
+    assert (one != other).any()
+
+
 def test_the_quick_cases_are_among_the_cases():
     assert set(cases.cases(True)) < set(cases.cases(False))
     assert len(cases.cases(False)) == 72
@@ -63,7 +75,7 @@ def test_a_contender_that_fails_late_is_reported_and_not_called_again(monkeypatc
 
         run = staticmethod(lambda name: next(answers))
 
-    medians, refused = main.measure([Framework], cases.cases(True)[0], 5)
+    medians, refused = main.measure([Framework], cases.cases(True)[0], 3)
     assert medians == {"steady": 2.0} and not list(answers)
     assert refused == {"absent": "not there", "fickle": "RuntimeError: by chance"}
     assert prepared == [0, 1]

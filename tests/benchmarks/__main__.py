@@ -3,9 +3,10 @@
     pip install -e ".[bench]" && python -m tests.benchmarks
 
 Every contender of a case runs in turn, one call each, round after round, each framework in a
-process of its own; all of it again with other keys and buffers, as where those lie may decide more
-than the code; a figure is the median. Prints tables, and writes them to --out as results.md,
-results.png and growth.png. --quick measures the cases that have a target, and fewer rounds.
+process of its own; all of that three times, with other keys and in other buffers, as where those
+lie may decide more than the code; a figure is the median. Prints tables, and writes them to --out
+as results.md, results.png and growth.png. --quick measures the cases that have a target, and fewer
+rounds.
 """
 
 import argparse
@@ -31,21 +32,20 @@ def measure(frameworks, case, rounds):
     """Medians in seconds of every contender, and why others have none."""
     refused, times = {}, {}
     for seed in range(PREPARATIONS):
-        running = []
+        running = {}
         for framework in frameworks:
-            for name, reason in framework.prepare(dataclasses.replace(case, seed=seed)).items():
-                if reason:
-                    refused[name] = reason
+            reasons = framework.prepare(dataclasses.replace(case, seed=seed))
+            refused |= {name: reason for name, reason in reasons.items() if reason}
+            running |= dict.fromkeys(reasons, framework)
+        for _ in range(rounds):
+            for name, framework in running.items():
+                if name in refused:
+                    continue
+                taken = framework.run(name)
+                if isinstance(taken, str):
+                    refused[name] = taken
                 else:
-                    running.append((framework, name))
-        for _ in range(-(-rounds // PREPARATIONS)):
-            for framework, name in running:
-                if name not in refused:
-                    taken = framework.run(name)
-                    if isinstance(taken, str):
-                        refused[name] = taken
-                    else:
-                        times.setdefault(name, []).append(taken)
+                    times.setdefault(name, []).append(taken)
     done = {name: values for name, values in times.items() if name not in refused}
     return {name: statistics.median(values) for name, values in done.items()}, refused
 
@@ -93,10 +93,11 @@ def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer cases and rounds")
-    parser.add_argument("--rounds", type=int, help="calls of each contender, 27 or, quick, 9")
+    parser.add_argument("--rounds", type=int, help="calls with each of 3 keys, 9 or, quick, 3")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmark"))
     args = parser.parse_args()
-    rounds = args.rounds or (9 if args.quick else 27)
+    rounds = args.rounds or (3 if args.quick else 9)
+    calls = PREPARATIONS * rounds
     args.out.mkdir(parents=True, exist_ok=True)
 
     frameworks = [Framework(f"{__package__}.{name}") for name in FRAMEWORKS]
@@ -108,11 +109,11 @@ def main():
     machine = (
         f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores, "
         f"jax {jax.__version__}, Python {platform.python_version()}; medians of "
-        f"{rounds} calls with {PREPARATIONS} keys, "
+        f"{calls} calls with {PREPARATIONS} keys, "
         "as multiples of a jitted copy of the images into a donated buffer"
     )
-    parts = ["# Benchmark", machine, table(results), compiling.report(), steps.report(rounds)]
-    parts += [growth.report(args.out / "growth.png", rounds), bandwidth.report(rounds)]
+    parts = ["# Benchmark", machine, table(results), compiling.report(), steps.report(calls)]
+    parts += [growth.report(args.out / "growth.png", calls), bandwidth.report(calls)]
     report = "\n\n".join(parts)
     (args.out / "results.md").write_text(report + "\n")
     chart(results, args.out / "results.png")

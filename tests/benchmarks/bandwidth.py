@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .cases import METHODS, SIZES
-from .jax_peers import mixer
+from .jax_peers import mixer, reusing
 
 CALLS = 8  # Sent off before the first has ended, so that sending them takes no time of its own.
 COPY = "copy"
@@ -16,7 +16,7 @@ COPY = "copy"
 def rate(method, images, rounds):
     """GB/s of jitted calls into a donated buffer, that read the batch once and write it once."""
     mix = mixer(method, "example") if method != COPY else lambda key, images: jnp.copy(images)
-    run = jax.jit(lambda buffer, *args: mix(*args), donate_argnums=0, keep_unused=True)
+    run = reusing(mix)
     key, buffer = jax.random.key(0), jnp.copy(images)
     times = []
     for number in range(rounds + 2):  # The first two compile and warm up.

@@ -89,9 +89,14 @@ def blocking(call, *args):
     return lambda: jax.block_until_ready(call(*args))
 
 
+def reusing(call):
+    """`(buffer, *args)`, jitted: the result of `call(*args)` takes the place of the buffer."""
+    return jax.jit(lambda buffer, *args: call(*args), donate_argnums=0, keep_unused=True)
+
+
 def donating(call, *args):
     """A call whose images go into the buffer of those of the call before."""
-    into = jax.jit(lambda buffer, *args: call(*args), donate_argnums=0, keep_unused=True)
+    into = reusing(call)
     buffer = [jnp.copy(args[1])]
 
     def run():
