@@ -162,7 +162,7 @@ def as_mask(region: Box | Mask, spatial: tuple) -> Mask:
     if isinstance(region, Mask):
         return region
     batch = region.start.shape[0]
-    painted = inside(region, (batch, *spatial), tuple(range(1, len(spatial) + 1)))
+    painted = inside(clip(region, spatial), (batch, *spatial), tuple(range(1, len(spatial) + 1)))
     return Mask(jnp.broadcast_to(painted, (batch, *spatial)))
 
 
@@ -211,20 +211,26 @@ def original_share(region: Box | Mask, spatial: tuple) -> jax.Array:
 def inside(box: Box, shape: tuple, axes: tuple[int, ...], stretch: int = 1) -> jax.Array:
     """Whether each element lies in its row's box: bool of the rank of `shape`, 1 along other axes.
 
-    A box is separable: two comparisons an axis say it all, in any layout. `stretch` is the number
-    of elements to a pixel along the last of `axes`, into which a layout may fold its channels.
+    A box is separable: one comparison an axis says it all, in any layout, as an index before the
+    start wraps around to a large number. The box has to be clipped. `stretch` is the number of
+    elements to a pixel along the last of `axes`, into which a layout may fold its channels.
     """
     rank = len(shape)
-    result = jnp.ones((1,) * rank, bool)
+    starts = box.start.astype(jnp.uint32)
+    sizes = box.stop.astype(jnp.uint32) - starts
+    result = whole = jnp.ones((1,) * rank, bool)
     for d, axis in enumerate(axes):
-        start, stop = (lax.expand_dims(x[:, d], range(1, rank)) for x in (box.start, box.stop))
+        start, size = (lax.expand_dims(x[:, d], range(1, rank)) for x in (starts, sizes))
         if stretch > 1 and axis == axes[-1]:
-            start, stop = start * stretch, stop * stretch
+            start, size = start * stretch, size * stretch
         index = lax.broadcasted_iota(
-            jnp.int32, [n if a == axis else 1 for a, n in enumerate(shape)], axis
+            jnp.uint32, [n if a == axis else 1 for a, n in enumerate(shape)], axis
         )
-        result &= (start <= index) & (index < stop)
-    return result
+        result &= index - start < size
+        whole &= size >= shape[axis]
+    # Known for a whole row: compilers give rows without a border, as those of a MixUp beside a
+    # CutMix, a loop without comparisons.
+    return whole | result
 
 
 def checked(where: str, region: Any, batch: Any, spatial: tuple) -> Region:

@@ -61,6 +61,18 @@ class Left(Mixer):
         return Mask(left.astype(jnp.float32) * self.share if self.soft else left), None
 
 
+class Boxed(Mixer):
+    """The same box for every row, which may reach over the border or be upside down."""
+
+    start: tuple = dataclasses.field(default=(0, 0), metadata={"static": True})
+    stop: tuple = dataclasses.field(default=(0, 0), metadata={"static": True})
+
+    def draw(self, key, rows, spatial):
+        """As it was given, not clipped."""
+        edges = (jnp.array([edge] * rows, jnp.int32) for edge in (self.start, self.stop))
+        return Box(*edges), None
+
+
 A, B, C = Constant(0.25), Constant(0.5), Constant(1.0)
 
 
@@ -320,6 +332,20 @@ def test_what_merges_to_what(mixer, region, opacity):
     else:
         assert plan.opacity is None
     assert plan.lam.shape == (16,) and plan.lam.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    "start, stop",
+    [((-3, 2), (7, 100)), ((4, -2), (14, 10)), ((5, 0), (3, 12)), ((-9, -9), (-1, 12))],
+    ids=["over-a-corner", "as-large-as-the-image", "upside-down", "outside"],
+)
+def test_boxes_beside_masks_are_masks_of_what_lies_inside(start, stop):
+    mixer = RandomChoice((Boxed(start, stop), Left()), probs=(1.0, 0.0))
+    plan = mixer.plan(jax.random.key(16), SHAPE)
+    rows, columns = np.indices(SHAPE[1:3])
+    expected = (start[0] <= rows) & (rows < stop[0]) & (start[1] <= columns) & (columns < stop[1])
+    assert plan.region.painted.dtype == jnp.bool_
+    assert np.array_equal(plan.region.painted, np.broadcast_to(expected, SHAPE[:3]))
 
 
 def test_cutmix_or_mixup_is_a_box_and_an_opacity():
