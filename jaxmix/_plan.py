@@ -603,12 +603,12 @@ def _weights(plan, shape):
 @functools.partial(jit, static_argnums=3)
 def _images(plan, images, donors, channel):
     """Paints every row's partner over it, except over rows that have none."""
-    partners = plan._partners(images, donors)
     opacity, unpaired = plan.opacity, plan._unpaired(donors)
     if unpaired is not None and plan._blends:
         opacity = jnp.ones_like(plan.lam) if opacity is None else opacity
         opacity = jnp.where(unpaired, 0.0, opacity)
-    return _composite.paint(images, partners, plan.region, opacity, channel)
+    donors = images if donors is None else donors
+    return _composite.paint(images, donors, plan.pairing, plan.region, opacity, channel)
 
 
 @functools.partial(jit, static_argnums=4)

@@ -230,6 +230,34 @@ def test_donors_are_painted_row_by_row_with_roll_0():
     np.testing.assert_allclose(labels, expected, rtol=0, atol=2**-23)
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_every_bfloat16_is_blended_in_float32_and_rounded_half_to_even(share):
+    """Infinities, zeros of both signs and NaN of every payload; by these shares exactly.
+
+    But not what is subnormal: processors are told to take it for zero.
+    """
+    bits = np.arange(2**16, dtype=np.uint16)
+    images, donors = bits.view(jnp.bfloat16), (bits * np.uint16(40503)).view(jnp.bfloat16)
+    plan = Plan.of((2**16,), Roll(0), opacity=jnp.float32(1 - share))
+    mixed = np.asarray(plan.images(jnp.asarray(images), donors=jnp.asarray(donors)))
+    small = np.finfo(np.float32).tiny
+    with np.errstate(over="ignore", invalid="ignore"):
+        parts = [w * x.astype(np.float32) for w, x in ((share, images), (1 - share, donors))]
+        blend = parts[0] + parts[1]
+    normal = np.all([(part == 0) | ~(abs(part) < small) for part in (*parts, blend)], 0)
+    expected = blend.astype(jnp.bfloat16)
+    assert np.array_equal(np.isnan(mixed), np.isnan(expected))
+    same = mixed.view(np.uint16) == expected.view(np.uint16)
+    assert np.all(same | np.isnan(expected) | ~normal) and np.mean(normal) > 0.98
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_an_opacity_of_nan_is_seen_whatever_its_payload(dtype):
+    opacity = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000, 0x7F800001], np.uint32)
+    plan = Plan.of((4, 3), Roll(), opacity=jnp.asarray(opacity.view(np.float32)))
+    assert np.isnan(plan.images(jnp.ones((4, 3), dtype))).all()
+
+
 @pytest.mark.parametrize(
     ("rows", "alone"), [(1, [0]), (5, [2]), (4, [])], ids=["one-row", "odd-flip", "even-flip"]
 )
