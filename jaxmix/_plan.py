@@ -614,10 +614,12 @@ def _images(plan, images, donors, channel):
 @functools.partial(jit, static_argnums=4)
 def _labels(plan, labels, donors, smoothing, num_classes):
     """Encodes both labels densely and mixes them."""
-    others = plan._partners(labels, donors)
+    share, others = plan._label_share(donors)[:, None], plan._partners(labels, donors)
+    if labels.ndim == others.ndim == 1:
+        return _mix_ids(share, labels, others, smoothing, num_classes)
     own, others = (_encode(y, smoothing, num_classes) for y in (labels, others))
     dtype = jnp.float64 if jnp.float64 in (own.dtype, others.dtype) else jnp.float32
-    return mix(plan._label_share(donors)[:, None], own.astype(dtype), others.astype(dtype))
+    return mix(share, own.astype(dtype), others.astype(dtype))
 
 
 @jit
@@ -652,20 +654,34 @@ def _accuracy(plan, logits, labels, donors):
     return mix(plan._label_share(donors), own, others)
 
 
+def _mix_ids(share, own, others, smoothing, num_classes):
+    """Dense labels from class ids: each of the four numbers in a row is mixed once, not K times."""
+    (own, own_known), (other, other_known) = (_hits(ids, num_classes) for ids in (own, others))
+    first = _smooth(jnp.array([[1.0, 1, 0, 0]], jnp.float32), own_known, smoothing, num_classes)
+    second = _smooth(jnp.array([[1.0, 0, 1, 0]], jnp.float32), other_known, smoothing, num_classes)
+    shared, first, second, rest = jnp.split(mix(share, first, second), 4, axis=1)
+    return jnp.where(own, jnp.where(other, shared, first), jnp.where(other, second, rest))
+
+
 def _encode(labels, smoothing, num_classes):
     """Dense labels [B, K] of at least float32, smoothed."""
     if labels.ndim == 2:
         dense = labels.astype(wider(labels.dtype))
-        return dense if dense.shape[1] == 1 else _smooth(dense, 1.0, smoothing)
+        return dense if dense.shape[1] == 1 else _smooth(dense, 1.0, smoothing, dense.shape[1])
+    hits, known = _hits(labels, num_classes)
+    return _smooth(hits.astype(jnp.float32), known, smoothing, num_classes)
+
+
+def _hits(ids, num_classes):
+    """bool[B, K], which class it is, and float32[B, 1], whether it is one at all."""
     # Ids are compared in at least 32 bits: 300 classes do not fit into an arange of uint8.
-    ids = labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
+    ids = ids.astype(jnp.int32) if ids.dtype.itemsize < 4 else ids
     hits = ids[:, None] == jnp.arange(num_classes, dtype=ids.dtype)[None, :]
-    known = ((ids >= 0) & (ids < num_classes))[:, None].astype(jnp.float32)
-    return _smooth(hits.astype(jnp.float32), known, smoothing)
+    return hits, ((ids >= 0) & (ids < num_classes))[:, None].astype(jnp.float32)
 
 
-def _smooth(dense, known, smoothing):
+def _smooth(dense, known, smoothing, num_classes):
     """Spreads `smoothing` of each known label evenly over the classes."""
     smoothing = jnp.asarray(smoothing).astype(dense.dtype)
     # (1 - smoothing) * dense + smoothing / K would round the on-value twice.
-    return dense - smoothing * (dense - known / dense.shape[1])
+    return dense - smoothing * (dense - known / num_classes)
