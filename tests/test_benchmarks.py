@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from benchmarks import __main__ as main
-from benchmarks import bandwidth, cases, jax_peers, numpy_peers
+from benchmarks import bandwidth, cases, growth, jax_peers, numpy_peers
 
 SMALL = {"224": ((6, 8, 8, 6), 6)}
 
@@ -62,23 +62,53 @@ def test_the_quick_cases_are_among_the_cases():
     assert len(cases.cases(False)) == 72
 
 
-def test_a_contender_that_fails_late_is_reported_and_not_called_again(monkeypatch):
-    monkeypatch.setattr(main, "PREPARATIONS", 2)
-    answers = iter([1.0, 3.0, 1.0, "RuntimeError: by chance", 2.0, 2.0, 2.0, 2.0])
-    prepared = []
+def test_a_figure_is_the_median_over_the_keys_of_the_fastest_call(monkeypatch):
+    """In an order that changes, so that nobody always follows the same contender."""
+    seconds = {
+        "steady": iter([3.0, 1.0, 2.0, 9.0, 7.0, 8.0, 6.0, 5.0, 4.0]),
+        "other": iter([1] * 9),
+    }
+    prepared, ran = [], []
 
     class Framework:
         @staticmethod
         def prepare(case):
             prepared.append(case.seed)
-            return {"steady": "", "fickle": "", "absent": "not there"}
+            return dict.fromkeys(seconds, "")
 
-        run = staticmethod(lambda name: next(answers))
+        @staticmethod
+        def run(name):
+            ran.append(name)
+            return next(seconds[name])
 
     medians, refused = main.measure([Framework], cases.cases(True)[0], 3)
+    assert medians == {"steady": 4.0, "other": 1.0} and not refused
+    assert prepared == [0, 1, 2]
+    rounds = {tuple(ran[i : i + 2]) for i in range(0, len(ran), 2)}
+    assert rounds == {("steady", "other"), ("other", "steady")}
+
+
+def test_a_contender_that_fails_late_is_reported_and_not_called_again():
+    answers = iter([1.0, "RuntimeError: by chance"])
+
+    class Framework:
+        @staticmethod
+        def prepare(case):
+            return {"steady": "", "fickle": "", "absent": "not there"}
+
+        run = staticmethod(lambda name: next(answers) if name == "fickle" else 2.0)
+
+    medians, refused = main.measure([Framework], cases.cases(True)[0], 2)
     assert medians == {"steady": 2.0} and not list(answers)
     assert refused == {"absent": "not there", "fickle": "RuntimeError: by chance"}
-    assert prepared == [0, 1]
+
+
+@pytest.mark.parametrize("fixed, slope", [(50.0, 2.0), (0.0, 3.0)])
+def test_growth_finds_the_fixed_cost_of_a_line(fixed, slope):
+    amounts = np.array([10.0, 400.0, 8000.0])
+    np.testing.assert_allclose(
+        growth.line(amounts, fixed + slope * amounts), (fixed, slope), atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("method", [bandwidth.COPY, "cutmix"])

@@ -112,7 +112,6 @@ def _serve(module, pipe):
                     continue
                 try:
                     call()  # Compiles; what refuses this input says so here.
-                    call()
                 except Exception as error:
                     reasons[name] = _reason(error)
                 else:

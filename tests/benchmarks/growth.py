@@ -1,14 +1,14 @@
 """How the time of one call grows with the batch, the image and the number of classes."""
 
 import statistics
-import time
+import timeit
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from .jax_peers import donating, mixer
+from .jax_peers import copy, donating, mixer
 
 SERIES = {  # What grows: its values, and the batch, side and classes of each.
     "examples": ((128, 256, 512, 1024, 2048, 4096), lambda n: (n, 32, 10)),
@@ -17,41 +17,53 @@ SERIES = {  # What grows: its values, and the batch, side and classes of each.
 }
 
 
-def microseconds(rows, side, classes, rounds):
-    """The median of a jitted call of the choice of both, into a donated buffer."""
+def microseconds(rows, side, classes, calls):
+    """A choice of both, and a copy of the images, jitted and into donated buffers.
+
+    Medians of the fastest of ten calls: what else a machine does only adds to them.
+    """
     made = mixer("both", "example")
     generator = np.random.default_rng(0)
     images = jnp.asarray(generator.random((rows, side, side, 3), np.float32))
     labels = jnp.asarray(generator.integers(0, classes, rows))
 
-    def call(key, images, labels):
+    def mix(key, images, labels):
         return made(key, images, labels, num_classes=classes)
 
-    run = donating(call, jax.random.key(0), images, labels)
-    run()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
+    medians = []
+    for call in (mix, copy):
+        run = donating(call, jax.random.key(0), images, labels)
         run()
-        times.append(time.perf_counter() - start)
-    return 1e6 * statistics.median(times)
+        fastest = [min(timeit.repeat(run, number=1, repeat=10)) for _ in range(calls)]
+        medians.append(1e6 * statistics.median(fastest))
+    return medians
 
 
-def report(path, rounds):
+def line(amounts, times):
+    """The fixed cost and the slope of the straight line with the least relative errors."""
+    slope, fixed = np.polyfit(amounts, times, 1, w=1 / np.array(times))
+    return fixed, slope
+
+
+def report(path, calls):
     """A table in Markdown, and a plot."""
     figure = Figure(figsize=(12, 3.5))
     axes = figure.subplots(1, len(SERIES))
-    lines = ["| what grows | values | microseconds | fixed cost of the line |", "|---|---|---|---|"]
+    head = ("what grows", "values", "microseconds", "fixed cost", "a copy of the images", "its own")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for axis, (name, (values, sizes)) in zip(axes, SERIES.items(), strict=True):
-        times = [microseconds(*sizes(value), rounds) for value in values]
+        series = zip(*(microseconds(*sizes(value), calls) for value in values), strict=True)
         amounts = np.array(values, float) ** (2 if "squared" in name else 1)
-        slope, fixed = np.polyfit(amounts, times, 1, w=1 / np.array(times))
-        axis.plot(amounts, times, "o")
-        axis.plot([0, amounts[-1]], [fixed, fixed + slope * amounts[-1]])
+        cells = [name, ", ".join(map(str, values))]
+        for times, marker, label in zip(series, "ox", ("a choice of both", "a copy"), strict=True):
+            fixed, slope = line(amounts, times)
+            axis.plot(amounts, times, marker, label=label)
+            axis.plot([0, amounts[-1]], [fixed, fixed + slope * amounts[-1]], color="gray")
+            cells += [", ".join(f"{t:.0f}" for t in times), f"{fixed:.0f}"]
         axis.set(xlabel=name, ylabel="microseconds", xlim=(0, None), ylim=(0, None))
         axis.locator_params(axis="x", nbins=4)
-        shown = ", ".join(f"{t:.0f}" for t in times)
-        lines.append(f"| {name} | {', '.join(map(str, values))} | {shown} | {fixed:.0f} |")
+        lines.append(f"| {' | '.join(cells)} |")
+    axes[0].legend()
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     return "\n".join(lines)

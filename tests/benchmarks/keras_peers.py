@@ -1,5 +1,6 @@
 """Keras 3 on the JAX backend, jitted and eager. It draws for each example, with a permutation."""
 
+import functools
 import os
 
 os.environ["KERAS_BACKEND"] = "jax"
@@ -7,6 +8,18 @@ os.environ["KERAS_BACKEND"] = "jax"
 import jax
 import jax.numpy as jnp
 import keras
+
+
+@functools.cache
+def layer(method, layout, dtype):
+    """Their layer, and a call of it that JAX compiles once."""
+    form = "channels_last" if layout == "NHWC" else "channels_first"
+    options = {"data_format": form, "dtype": dtype}
+    if method == "cutmix":
+        made = keras.layers.CutMix(factor=(1.0, 1.0), **options)
+    else:
+        made = keras.layers.MixUp(alpha=1.0, **options)
+    return made, jax.jit(lambda state, data: made.stateless_call([], state, data, training=True))
 
 
 def contenders(case):
@@ -19,27 +32,18 @@ def contenders(case):
     images, ids = case.batch()
     images = jnp.asarray(images).astype(case.dtype) / jnp.asarray(255, case.dtype)
     labels = jax.nn.one_hot(ids, case.classes)
-    form = "channels_last" if case.layout == "NHWC" else "channels_first"
-    options = {"data_format": form, "dtype": case.dtype}
-    if case.method == "cutmix":
-        layer = keras.layers.CutMix(factor=(1.0, 1.0), **options)
-    else:
-        layer = keras.layers.MixUp(alpha=1.0, **options)
+    data = {"images": images, "labels": labels}
+    made, stateless = layer(case.method, case.layout, case.dtype)
 
     def eager():
-        return jax.block_until_ready(layer({"images": images, "labels": labels}, training=True))
+        return jax.block_until_ready(made(data, training=True))
 
     eager()
-    state = [v.value for v in layer.non_trainable_variables]
-
-    @jax.jit
-    def stateless(state, images, labels):
-        data = {"images": images, "labels": labels}
-        return layer.stateless_call([], state, data, training=True)
+    state = [v.value for v in made.non_trainable_variables]
 
     def jitted():
         nonlocal state
-        mixed, state = jax.block_until_ready(stateless(state, images, labels))
+        mixed, state = jax.block_until_ready(stateless(state, data))
         return mixed
 
     return dict(zip(names, (jitted, eager), strict=True))
