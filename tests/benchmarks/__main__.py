@@ -50,8 +50,8 @@ def measure(frameworks, case, keys):
                 times.setdefault(name, []).append(taken)
         for name, values in times.items():
             fastest.setdefault(name, []).append(min(values))
-    done = {name: values for name, values in fastest.items() if name not in refused}
-    return {name: statistics.median(values) for name, values in done.items()}, refused
+    done = [name for block in names.values() for name in block if name not in refused]
+    return {name: statistics.median(fastest[name]) for name in done}, refused
 
 
 def turns(names, order):
