@@ -61,14 +61,14 @@ def drawing(uniforms, lams):
     """Hands out given numbers in place of random ones, in order, to code that is not compiled."""
     uniforms, lams = (iter([jnp.asarray(x, jnp.float32) for x in xs]) for xs in (uniforms, lams))
 
-    def uniform(key, shape, dtype):
+    def uniform(key, rows, count):
         drawn = next(uniforms)
-        assert drawn.shape == shape
+        assert drawn.shape == (rows, count)
         return drawn
 
     with (
         jax.disable_jit(),
-        mock.patch("jax.random.uniform", uniform),
+        mock.patch("jaxmix._mixers._uniform", uniform),
         mock.patch("jaxmix._mixers.from_uniforms", lambda radius, angle, alpha: next(lams)),
     ):
         yield
