@@ -1,4 +1,4 @@
-"""jaxmix, the two floors, and the code that people copy, in JAX."""
+"""jaxmix, the floors, and the code that people copy, in JAX."""
 
 import functools
 
