@@ -82,6 +82,8 @@ def mix(
         bits: whether `original` and `partner` are the bits of bfloat16, in uint16.
     """
     share = _laid_out_like(original, share)
+    if bits:  # A NaN without a payload, whose low bits could carry into its sign when it is rounded.
+        share = jnp.where(jnp.isnan(share), jnp.nan, share)
     fades = ~((share <= 0) | (share >= 1))
     over = ~(share >= 1) if painted is None else painted & ~(share >= 1)
     shown = _select(over, partner, original)
@@ -107,9 +109,8 @@ def _narrow(blend, dtype, bits):
     """A blend in the dtype of the images, rounded half to even."""
     if bits:
         full = lax.bitcast_convert_type(blend, jnp.uint32)
-        # The increment would carry the payload of a NaN into its sign.
-        rounded = jnp.where(jnp.isnan(blend), full, full + 0x7FFF + (full >> 16 & 1))
-        return (rounded >> 16).astype(dtype)
+        even_tie = full & 0x1FFFF == 0x8000
+        return (jnp.where(even_tie, full, full + 0x8000) >> 16).astype(dtype)
     if not jnp.issubdtype(dtype, jnp.integer):
         return blend.astype(dtype)
     if dtype.itemsize > 2:
