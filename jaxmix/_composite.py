@@ -82,7 +82,7 @@ def mix(
         bits: whether `original` and `partner` are the bits of bfloat16, in uint16.
     """
     share = _laid_out_like(original, share)
-    if bits:  # A NaN without a payload, whose low bits could carry into its sign when it is rounded.
+    if bits:  # The payload of a NaN could carry into its sign when a blend is rounded.
         share = jnp.where(jnp.isnan(share), jnp.nan, share)
     fades = ~((share <= 0) | (share >= 1))
     over = ~(share >= 1) if painted is None else painted & ~(share >= 1)
