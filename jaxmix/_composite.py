@@ -82,7 +82,7 @@ def mix(
         bits: whether `original` and `partner` are the bits of bfloat16, in uint16.
     """
     share = _laid_out_like(original, share)
-    if bits:  # The payload of a NaN could carry into its sign when a blend is rounded.
+    if bits:  # `_narrow` would carry the payload of a NaN into its sign.
         share = jnp.where(jnp.isnan(share), jnp.nan, share)
     fades = ~((share <= 0) | (share >= 1))
     over = ~(share >= 1) if painted is None else painted & ~(share >= 1)
@@ -109,7 +109,7 @@ def _narrow(blend, dtype, bits):
     """A blend in the dtype of the images, rounded half to even."""
     if bits:
         full = lax.bitcast_convert_type(blend, jnp.uint32)
-        even_tie = full & 0x1FFFF == 0x8000
+        even_tie = full & 0x1FFFF == 0x8000  # Just between two numbers, of which the lower is even.
         return (jnp.where(even_tie, full, full + 0x8000) >> 16).astype(dtype)
     if not jnp.issubdtype(dtype, jnp.integer):
         return blend.astype(dtype)

@@ -655,12 +655,15 @@ def _accuracy(plan, logits, labels, donors):
 
 
 def _mix_ids(share, own, others, smoothing, num_classes):
-    """Dense labels from class ids: each of the four numbers in a row is mixed once, not K times."""
+    """Dense labels from class ids, mixed once for each kind of class in a row, not K times.
+
+    A class is that of both images, of the row's own, of its partner's, or of neither.
+    """
     (own, own_known), (other, other_known) = (_hits(ids, num_classes) for ids in (own, others))
-    first = _smooth(jnp.array([[1.0, 1, 0, 0]], jnp.float32), own_known, smoothing, num_classes)
-    second = _smooth(jnp.array([[1.0, 0, 1, 0]], jnp.float32), other_known, smoothing, num_classes)
-    shared, first, second, rest = jnp.split(mix(share, first, second), 4, axis=1)
-    return jnp.where(own, jnp.where(other, shared, first), jnp.where(other, second, rest))
+    mine = _smooth(jnp.array([[1.0, 1, 0, 0]], jnp.float32), own_known, smoothing, num_classes)
+    theirs = _smooth(jnp.array([[1.0, 0, 1, 0]], jnp.float32), other_known, smoothing, num_classes)
+    both, first, second, neither = jnp.split(mix(share, mine, theirs), 4, axis=1)
+    return jnp.where(own, jnp.where(other, both, first), jnp.where(other, second, neither))
 
 
 def _encode(labels, smoothing, num_classes):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .cases import SIZES
-from .jax_peers import calls, copy
+from .jax_peers import copy, programs
 
 
 def milliseconds(call, *shapes):
@@ -31,7 +31,7 @@ def report():
     head = f"more ms to compile than a copy, which takes {without:.0f}"
     lines = [f"| compilation | {head} | equations |", "|---|---|---|"]
     for method in ("cutmix", "mixup", "both"):
-        ours, theirs = calls(method, "example", "NHWC", classes)
+        ours, theirs = programs(method, "example", "NHWC", classes)
         for name, call in (("jaxmix", ours), ("naive JAX", theirs)):
             equations = len(jax.make_jaxpr(call)(key, images, labels).eqns)
             more = milliseconds(call, key, images, labels) - without

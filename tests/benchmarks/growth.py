@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from .jax_peers import copy, donating, mixer
+from .jax_peers import copy, donating, programs
 
 SERIES = {  # What grows: its values, and the batch, side and classes of each.
     "examples": ((128, 256, 512, 1024, 2048, 4096), lambda n: (n, 32, 10)),
@@ -22,14 +22,10 @@ def microseconds(rows, side, classes, calls):
 
     Medians of the fastest of ten calls: what else a machine does only adds to them.
     """
-    made = mixer("both", "example")
+    mix, _ = programs("both", "example", "NHWC", classes)
     generator = np.random.default_rng(0)
     images = jnp.asarray(generator.random((rows, side, side, 3), np.float32))
     labels = jnp.asarray(generator.integers(0, classes, rows))
-
-    def mix(key, images, labels):
-        return made(key, images, labels, num_classes=classes)
-
     medians = []
     for call in (mix, copy):
         run = donating(call, jax.random.key(0), images, labels)

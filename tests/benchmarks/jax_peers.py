@@ -54,7 +54,7 @@ def naive_first(method, per, classes, key, images, labels):
 
 
 @functools.cache
-def calls(method, per, layout, classes):
+def programs(method, per, layout, classes):
     """Ours and theirs, of `(key, images, labels)`; JAX compiles the same function only once."""
     made = mixer(method, per)
     axis = -1 if layout == "NHWC" else 1
@@ -87,7 +87,7 @@ def contenders(case: Case):
     if case.dtype != "uint8":
         images = images.astype(case.dtype) / jnp.asarray(255, case.dtype)
     labels = jnp.asarray(labels)
-    ours, theirs = calls(case.method, case.per, case.layout, case.classes)
+    ours, theirs = programs(case.method, case.per, case.layout, case.classes)
     key = jax.random.key(case.seed)
     return {
         "copy, donated": donating(copy, key, images, labels),
