@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from benchmarks import __main__ as main
-from benchmarks import bandwidth, cases, growth, jax_peers, numpy_peers
+from benchmarks import bandwidth, cases, compiling, growth, jax_peers, numpy_peers
 
 SMALL = {"224": ((6, 8, 8, 6), 6)}
 
@@ -114,6 +114,17 @@ def test_a_contender_that_fails_late_is_reported_and_not_called_again():
     medians, refused = main.measure([Framework], cases.cases(True)[0], 2)
     assert medians == {"steady": 2.0} and not list(answers)
     assert refused == {"absent": "not there", "fickle": "RuntimeError: by chance"}
+
+
+def test_compilation_is_what_is_beyond_that_of_a_copy(monkeypatch):
+    monkeypatch.setattr(compiling, "SIZES", SMALL)
+    monkeypatch.setattr(
+        compiling, "milliseconds", lambda call, *_: 10 if call is jax_peers.copy else 25
+    )
+    with leniently():
+        lines = compiling.report().splitlines()
+    assert "a copy, which takes 10 " in lines[0]
+    assert [line.split(" | ")[1] for line in lines[2:]] == ["15"] * 6
 
 
 @pytest.mark.parametrize("fixed, slope", [(50.0, 2.0), (0.0, 3.0)])
