@@ -5,10 +5,6 @@ python tests/devices.py PORT PROCESS_ID RESULTS.npz
 
 import hashlib
 import json
-import os
-import pathlib
-import socket
-import subprocess
 import sys
 
 import jax
@@ -17,7 +13,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomChoice, Roll
 
-ROOT = pathlib.Path(__file__).parent.parent
 SHAPE = (16, 6, 4, 2)
 PAIRINGS = {
     "flip": Flip(),
@@ -92,35 +87,6 @@ def digest(name, result):
     for array in (*drawn, opaque, chosen):
         content.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
     return content.hexdigest()
-
-
-def free_port():
-    """A port at which nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
-
-
-def run_together(*commands):
-    """Runs a Python program for each list of arguments, all at once; what each of them printed."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", *map(str, command)],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for command in commands
-    ]
-    try:
-        outputs = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors[-3000:]
-    return [printed.splitlines() for printed, _ in outputs]
 
 
 def main():

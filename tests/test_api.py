@@ -3,11 +3,10 @@
 import ast
 import dataclasses
 import inspect
-import os
 import pathlib
-import subprocess
 import sys
 
+import programs
 import pytest
 
 import jaxmix
@@ -252,14 +251,5 @@ import jax
 jax.config.update("jax_num_cpu_devices", 3)
 print(jax.device_count())
 """
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["3"]
+    printed, _ = programs.run("-c", program)
+    assert printed.split() == ["3"]

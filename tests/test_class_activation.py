@@ -1,35 +1,21 @@
 """The class-activation example: a run, and that its maps and figures are what they are called."""
 
-import importlib.util
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import numpy as np
+import programs
 import pytest
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "class_activation.py"
+EXAMPLE = programs.example("class_activation")
 
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("class_activation", EXAMPLE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(*options):
-    command = [sys.executable, "-W", "error", str(EXAMPLE), *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return programs.load("class_activation")
 
 
 def test_a_short_run_prints_its_tables_and_leaves_its_pictures(tmp_path):
-    done = run("--epochs", 1, "--out", tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if "|" in line]
+    printed, _ = programs.run(EXAMPLE, "--epochs", 1, "--out", tmp_path)
+    rows = [line.strip("| ").split(" | ") for line in printed.splitlines() if "|" in line]
     assert [row[0] for row in rows[2:5]] == ["none", "mixup", "cutmix"]
     along = [row for row in rows if row[0] in ("CutMix", "MixUp")]
     assert len(along) == 6 and all(len(row) == 2 + 9 for row in along)
@@ -39,8 +25,9 @@ def test_a_short_run_prints_its_tables_and_leaves_its_pictures(tmp_path):
 
 
 def test_bad_arguments_are_refused(tmp_path):
-    done = run("--dataset", "fashion-mnist", "--data-dir", tmp_path)
-    assert done.returncode == 2 and "apt install dataset-fashion-mnist" in done.stderr
+    options = "--dataset", "fashion-mnist", "--data-dir", tmp_path
+    _, errors = programs.run(EXAMPLE, *options, code=2)
+    assert "apt install dataset-fashion-mnist" in errors
 
 
 def test_the_mean_of_a_map_is_the_logit_without_its_bias(example):

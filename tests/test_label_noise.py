@@ -1,34 +1,23 @@
 """The label-noise example: its claim, its resumption, and that it measures what it says."""
 
 import csv
-import importlib.util
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import programs
 import pytest
-
-EXAMPLE = Path(__file__).parent.parent / "examples" / "label_noise.py"
 
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("label_noise", EXAMPLE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return programs.load("label_noise")
 
 
-def run(folder, *options):
-    command = [sys.executable, "-W", "error", str(EXAMPLE), "--out", str(folder)]
-    return subprocess.run(
-        command + list(map(str, options)), capture_output=True, text=True, timeout=300
-    )
+def run(folder, *options, code=0):
+    command = programs.example("label_noise"), "--out", folder, *options
+    return programs.run(*command, code=code)
 
 
 @pytest.fixture
@@ -56,21 +45,20 @@ def test_mixup_stops_the_network_from_memorising_wrong_labels(example, as_people
 
 def test_a_stopped_run_goes_on_and_ends_as_one_run(tmp_path):
     options = "--noises", 80, "--seeds", 2, "--epochs", 2
-    whole = run(tmp_path, *options)
-    assert whole.returncode == 0, whole.stderr[-3000:]
-    lines = [line for line in whole.stdout.splitlines() if line.startswith("| ")]
-    assert len(lines) == 1 + 5 and re.search(r"80 % \| mixup 8 .* 30.9 ", whole.stdout)
+    whole, _ = run(tmp_path, *options)
+    lines = [line for line in whole.splitlines() if line.startswith("| ")]
+    assert len(lines) == 1 + 5 and re.search(r"80 % \| mixup 8 .* 30.9 ", whole)
     assert (tmp_path / "results.png").stat().st_size > 10_000
     path = tmp_path / "results.csv"
     content = path.read_text()
     rows = list(csv.DictReader(content.splitlines()))
     assert len(rows) == 5 * 2
     path.write_text("".join(content.splitlines(keepends=True)[:-2]))  # Before the last cell.
-    rest = run(tmp_path, *options)
-    assert rest.stdout == whole.stdout and path.read_text() == content
-    assert "1/1" in rest.stderr and "2/2" not in rest.stderr
-    refused = run(tmp_path, *options[:-1], 3)
-    assert refused.returncode == 2 and "give another --out" in refused.stderr
+    rest, progress = run(tmp_path, *options)
+    assert rest == whole and path.read_text() == content
+    assert "1/1" in progress and "2/2" not in progress
+    _, errors = run(tmp_path, *options[:-1], 3, code=2)
+    assert "give another --out" in errors
     assert path.read_text() == content
 
 
@@ -106,7 +94,7 @@ def test_what_is_missing_is_what_is_run(example):
 
 
 def test_bad_arguments_are_refused(tmp_path):
-    done = run(tmp_path, "--noises", 100)
-    assert done.returncode == 2 and "--noises are from 0 to 99" in done.stderr
-    done = run(tmp_path, "--dataset", "fashion-mnist", "--data-dir", tmp_path)
-    assert done.returncode == 2 and "apt install dataset-fashion-mnist" in done.stderr
+    _, errors = run(tmp_path, "--noises", 100, code=2)
+    assert "--noises are from 0 to 99" in errors
+    _, errors = run(tmp_path, "--dataset", "fashion-mnist", "--data-dir", tmp_path, code=2)
+    assert "apt install dataset-fashion-mnist" in errors

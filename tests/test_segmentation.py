@@ -1,47 +1,34 @@
 """The segmentation example: a run as a user starts it, and that everything follows one plan."""
 
-import importlib.util
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import programs
 import pytest
 from flax import nnx
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "segmentation.py"
+EXAMPLE = programs.example("segmentation")
 
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("segmentation", EXAMPLE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(*options):
-    command = [sys.executable, "-W", "error", str(EXAMPLE), *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return programs.load("segmentation")
 
 
 def test_a_short_run_prints_its_figures_and_leaves_a_picture(tmp_path):
-    done = run("--steps", 8, "--out", tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = re.findall(r"(\w+): held-out pixel accuracy (0\.\d+), mean IoU (0\.\d+)", done.stdout)
+    printed, _ = programs.run(EXAMPLE, "--steps", 8, "--out", tmp_path)
+    found = re.findall(r"(\w+): held-out pixel accuracy (0\.\d+), mean IoU (0\.\d+)", printed)
     assert [name for name, _, _ in found] == ["student", "teacher"]
     assert all(0 < float(overlap) <= float(accuracy) for _, accuracy, overlap in found)
     assert (tmp_path / "mixed.png").stat().st_size > 10_000
 
 
 def test_bad_arguments_are_refused():
-    done = run("--steps", 0)
-    assert done.returncode == 2 and "--steps starts at 1" in done.stderr
+    _, errors = programs.run(EXAMPLE, "--steps", 0, code=2)
+    assert "--steps starts at 1" in errors
 
 
 def test_the_photograph_is_there_with_its_three_classes(example):

@@ -10,6 +10,7 @@ import devices
 import jax
 import jax.numpy as jnp
 import numpy as np
+import programs
 import pytest
 import reference
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -406,7 +407,7 @@ def sent(function, *arguments):
 
 def promised():
     """The README's table: for each pairing the collective and the bytes of its example."""
-    readme = (devices.ROOT / "README.md").read_text()
+    readme = (programs.ROOT / "README.md").read_text()
     table = {}
     for line in readme.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -548,9 +549,10 @@ def test_a_digest_tells_draws_and_opaque_pixels_apart():
 
 def test_the_number_of_processes_does_not_matter(tmp_path):
     """Two processes of four devices each, as two hosts have them."""
-    port, path = devices.free_port(), tmp_path / "results.npz"
-    printed = devices.run_together(*((devices.__file__, port, i, path) for i in range(2)))
-    digests = [json.loads(lines[-1]) for lines in printed]
+    port, path = programs.free_port(), tmp_path / "results.npz"
+    commands = ((devices.__file__, port, i, path) for i in range(2))
+    outputs = programs.run_together(*commands, optimized=True)
+    digests = [json.loads(printed.splitlines()[-1]) for printed, _ in outputs]
     assert digests[0] == digests[1]
     expected = {name: devices.digest(name, x) for name, x in without_a_mesh().items()}
     with np.load(path) as saved:

@@ -1,20 +1,18 @@
 """The sharded example, end to end: the same run on any number of devices and processes."""
 
 import csv
-import importlib.util
 import json
 import shutil
-import sys
 
-import devices
 import jax
 import numpy as np
+import programs
 import pytest
 from flax import nnx
 
 import jaxmix
 
-EXAMPLE = devices.ROOT / "examples" / "train_sharded.py"
+EXAMPLE = programs.example("train_sharded")
 
 # Runs the example, prints hashes of the plans that it trained by and how many rows each of its
 # arrays took from the data, and saves the network and the optimizer as training left them.
@@ -53,22 +51,19 @@ RECORDED = """if True:
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("train_sharded", EXAMPLE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return programs.load("train_sharded")
 
 
 def run(out, *options, processes=1):
     """Runs the example in one process or in several; returns what each of them recorded."""
     command = ["-c", RECORDED, EXAMPLE, "--out", out, *options]
     if processes == 1:
-        printed = devices.run_together(command)
+        outputs = [programs.run(*command)]
     else:
-        command += ["--coordinator", f"localhost:{devices.free_port()}"]
+        command += ["--coordinator", f"localhost:{programs.free_port()}"]
         command += ["--num-processes", processes, "--process-id"]
-        printed = devices.run_together(*([*command, i] for i in range(processes)))
+        outputs = programs.run_together(*([*command, i] for i in range(processes)))
+    printed = [text.splitlines() for text, _ in outputs]
     assert printed[0][-2].startswith("test accuracy 0.")
     assert not any("accuracy" in line for lines in printed[1:] for line in lines)
     return [json.loads(lines[-1]) for lines in printed]
@@ -186,19 +181,15 @@ def test_every_held_out_example_counts_once(example, model, count):
 
 def refusal(example, monkeypatch, capsys, *options):
     """What `main` prints to stderr before it exits with code 2, on the devices of this process."""
-    monkeypatch.setattr(sys, "argv", ["train_sharded.py", *map(str, options)])
     monkeypatch.setattr(example, "start", lambda args: None)
-    with pytest.raises(SystemExit) as exit_:
-        example.main()
-    assert exit_.value.code == 2
-    return capsys.readouterr().err.partition("error: ")[2]
+    return programs.refusal(example, monkeypatch, capsys, *options)
 
 
 def test_processes_that_were_started_differently_are_refused(tmp_path):
-    port, command = devices.free_port(), [EXAMPLE, "--out", tmp_path / "out", "--epochs", 1]
+    port, command = programs.free_port(), [EXAMPLE, "--out", tmp_path / "out", "--epochs", 1]
     command += ["--coordinator", f"localhost:{port}", "--num-processes", 2, "--process-id"]
     with pytest.raises(AssertionError, match="started with the same arguments"):
-        devices.run_together([*command, 0, "--seed", 0], [*command, 1, "--seed", 1])
+        programs.run_together([*command, 0, "--seed", 0], [*command, 1, "--seed", 1])
     assert not (tmp_path / "out").exists()
 
 

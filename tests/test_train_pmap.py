@@ -1,13 +1,10 @@
-"""The example, end to end: real runs as a user starts them, the rest on its functions."""
+"""The pmap example, end to end: real runs in processes of their own, the rest on its functions."""
 
 import csv
 import dataclasses
 import gzip
-import importlib.util
 import re
-import subprocess
 import sys
-from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -15,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
+import programs
 import pytest
 from flax import jax_utils
 from flax.training.common_utils import shard
@@ -22,24 +20,12 @@ from flax.training.train_state import TrainState
 
 import jaxmix
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "train_pmap.py"
+EXAMPLE = programs.example("train_pmap")
 
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("train_pmap", EXAMPLE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(*options, program=(str(EXAMPLE),), code=0):
-    """Runs the example in a process of its own; warnings are errors there, too."""
-    command = [sys.executable, "-W", "error", *program, *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == code, done.stderr[-3000:]
-    return done
+    return programs.load("train_pmap")
 
 
 def rows(folder):
@@ -58,13 +44,14 @@ def checkpoint(folder):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run of two epochs in one go: its folder and what it printed."""
+    """A run of two epochs in one go: its folder, the lines that it printed, and its progress."""
     out = tmp_path_factory.mktemp("whole")
-    return out, run("--epochs", 2, "--out", out)
+    printed, progress = programs.run(EXAMPLE, "--epochs", 2, "--out", out)
+    return out, printed.splitlines(), progress
 
 
 def test_run_learns_and_leaves_its_files(whole):
-    out, done = whole
+    out, lines, progress = whole
     first, last = rows(out)
     assert list(first) == ["epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
     assert (first["epoch"], last["epoch"]) == (1, 2)
@@ -75,9 +62,9 @@ def test_run_learns_and_leaves_its_files(whole):
     hits = last["test_accuracy"] * 360
     assert abs(hits - round(hits)) < 1e-3, "360 examples are held out, each counts once"
 
-    assert re.fullmatch(r"test accuracy 0\.\d{3}", done.stdout.splitlines()[-1])
-    assert done.stdout.splitlines()[-1] == f"test accuracy {last['test_accuracy']:.3f}"
-    assert "loss " in done.stderr and "accuracy " in done.stderr, "the progress bar"
+    assert re.fullmatch(r"test accuracy 0\.\d{3}", lines[-1])
+    assert lines[-1] == f"test accuracy {last['test_accuracy']:.3f}"
+    assert "loss " in progress and "accuracy " in progress, "the progress bar"
     names = ["checkpoints", "curves.png", "metrics.csv", "mixed.png"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in names if "png" in name)
@@ -97,11 +84,10 @@ def test_resume_after_a_kill_equals_one_go_to_the_bit(whole, tmp_path):
         numpy.savetxt = save
         runpy.run_path(sys.argv[0], run_name="__main__")
     """
-    options = ("--epochs", 3, "--out", tmp_path)
-    run(*options, program=("-c", killed, str(EXAMPLE)), code=9)
+    programs.run("-c", killed, EXAMPLE, "--epochs", 3, "--out", tmp_path, code=9)
     assert len(rows(tmp_path)) == 1
-    done = run("--epochs", 2, "--out", tmp_path, "--resume")
-    assert done.stdout.splitlines()[-1] == whole[1].stdout.splitlines()[-1]
+    printed, _ = programs.run(EXAMPLE, "--epochs", 2, "--out", tmp_path, "--resume")
+    assert printed.splitlines()[-1] == whole[1][-1]
     for name in ("metrics.csv", "mixed.png", "curves.png"):
         assert (tmp_path / name).read_bytes() == (whole[0] / name).read_bytes(), name
     (epoch, resumed), (_, expected) = checkpoint(tmp_path), checkpoint(whole[0])
@@ -153,7 +139,8 @@ def test_digits_are_split_by_class(example):
 def test_run_on_one_device_with_fashion_mnist_files(fashion):
     folder, _ = fashion
     options = ("--dataset", "fashion-mnist", "--data-dir", folder, "--out", folder / "out")
-    run(*options, "--devices", 1, "--batch-size", 3, "--epochs", 1, "--mixer", "cutmix")
+    options += ("--devices", 1, "--batch-size", 3, "--epochs", 1, "--mixer", "cutmix")
+    programs.run(EXAMPLE, *options)
     (row,) = rows(folder / "out")
     hits = row["test_accuracy"] * 7
     assert abs(hits - round(hits)) < 1e-4
@@ -241,14 +228,8 @@ def test_mixers_are_what_their_names_say(example, per):
 
 def refusal(example, monkeypatch, capsys, *options):
     """What `main` prints to stderr before it exits with code 2."""
-    monkeypatch.setattr(sys, "argv", ["train_pmap.py", *map(str, options)])
     monkeypatch.setattr(jax.config, "update", lambda *args: None)  # JAX has started here already.
-    with pytest.raises(SystemExit) as exit_:
-        example.main()
-    assert exit_.value.code == 2
-    message = capsys.readouterr().err
-    assert "Traceback" not in message and "train_pmap.py: error: " in message
-    return message.partition("error: ")[2]
+    return programs.refusal(example, monkeypatch, capsys, *options)
 
 
 @pytest.mark.parametrize(
@@ -309,9 +290,9 @@ def test_resume_refuses_another_run(example, monkeypatch, capsys, two_epochs, op
 
 def test_missing_files_name_the_package(tmp_path):
     options = ("--dataset", "fashion-mnist", "--data-dir", tmp_path, "--out", tmp_path / "out")
-    done = run(*options, code=2)
-    assert "apt install dataset-fashion-mnist" in done.stderr and str(tmp_path) in done.stderr
-    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+    _, errors = programs.run(EXAMPLE, *options, code=2)
+    assert "apt install dataset-fashion-mnist" in errors and str(tmp_path) in errors
+    assert "Traceback" not in errors and not (tmp_path / "out").exists()
 
 
 def test_example_stays_short():
