@@ -11,6 +11,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Before jax is imported: it read
 
 import hypothesis
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -25,3 +26,10 @@ hypothesis.settings.load_profile("jaxmix")
 
 # What runs there needs the libraries that people come from.
 collect_ignore = ["golden", "benchmarks"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forgotten():
+    """Lets go of a module's programs: who keeps them all grows to five gigabytes, and slow."""
+    yield
+    jax.clear_caches()
