@@ -29,7 +29,10 @@ collect_ignore = ["golden", "benchmarks"]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _forgotten():
-    """Lets go of a module's programs: who keeps them all grows to five gigabytes, and slow."""
+def _forget_programs():
+    """Lets go of a module's compiled programs.
+
+    A process that keeps those of all modules grows to five gigabytes, and slow.
+    """
     yield
     jax.clear_caches()

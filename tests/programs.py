@@ -1,4 +1,4 @@
-"""The examples: as modules, by their command lines, and in processes of their own."""
+"""The examples as modules and as command lines, and Python in processes of its own."""
 
 import importlib.util
 import os
@@ -46,10 +46,10 @@ def run(*arguments, code=0):
 def run_together(*commands, code=0, optimized=False):
     """The same for each list of arguments, all at once; warnings are errors there, too.
 
-    A run of seconds spends more time on optimising its programs than it gains by that.
+    Programs are compiled without most optimisations unless `optimized`: a run of seconds spends
+    more time on them than it gains.
     """
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(not optimized))
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(not optimized))}
     processes = [
         subprocess.Popen(
             [sys.executable, "-W", "error", *map(str, command)],

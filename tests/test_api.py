@@ -248,6 +248,7 @@ def test_importing_is_light_and_starts_no_backend():
 import sys, jaxmix
 print(*({"flax", "optax", "chex", "matplotlib", "scipy.stats", "hypothesis"} & set(sys.modules)))
 import jax
+jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 3)
 print(jax.device_count())
 """
