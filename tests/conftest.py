@@ -29,7 +29,7 @@ collect_ignore = ["golden", "benchmarks"]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _forget_programs():
+def _clear_caches():
     """Lets go of a module's compiled programs.
 
     A process that keeps those of all modules grows to five gigabytes, and slow.

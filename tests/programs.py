@@ -17,9 +17,9 @@ def example(name):
     return ROOT / "examples" / f"{name}.py"
 
 
-def load(name):
-    """An example as a module."""
-    spec = importlib.util.spec_from_file_location(name, example(name))
+def load(path):
+    """A program as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -10,7 +10,7 @@ EXAMPLE = programs.example("class_activation")
 
 @pytest.fixture(scope="module")
 def example():
-    return programs.load("class_activation")
+    return programs.load(EXAMPLE)
 
 
 def test_a_short_run_prints_its_tables_and_leaves_its_pictures(tmp_path):

@@ -9,15 +9,16 @@ import numpy as np
 import programs
 import pytest
 
+EXAMPLE = programs.example("label_noise")
+
 
 @pytest.fixture(scope="module")
 def example():
-    return programs.load("label_noise")
+    return programs.load(EXAMPLE)
 
 
 def run(folder, *options, code=0):
-    command = programs.example("label_noise"), "--out", folder, *options
-    return programs.run(*command, code=code)
+    return programs.run(EXAMPLE, "--out", folder, *options, code=code)
 
 
 @pytest.fixture

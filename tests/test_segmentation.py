@@ -1,4 +1,4 @@
-"""The segmentation example: a run as a user starts it, and that everything follows one plan."""
+"""The segmentation example: a run, and that everything follows one plan."""
 
 import re
 
@@ -15,7 +15,7 @@ EXAMPLE = programs.example("segmentation")
 
 @pytest.fixture(scope="module")
 def example():
-    return programs.load("segmentation")
+    return programs.load(EXAMPLE)
 
 
 def test_a_short_run_prints_its_figures_and_leaves_a_picture(tmp_path):

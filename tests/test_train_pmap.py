@@ -25,7 +25,7 @@ EXAMPLE = programs.example("train_pmap")
 
 @pytest.fixture(scope="module")
 def example():
-    return programs.load("train_pmap")
+    return programs.load(EXAMPLE)
 
 
 def rows(folder):

@@ -51,14 +51,14 @@ RECORDED = """if True:
 
 @pytest.fixture(scope="module")
 def example():
-    return programs.load("train_sharded")
+    return programs.load(EXAMPLE)
 
 
 def run(out, *options, processes=1):
     """Runs the example in one process or in several; returns what each of them recorded."""
     command = ["-c", RECORDED, EXAMPLE, "--out", out, *options]
     if processes == 1:
-        outputs = [programs.run(*command)]
+        outputs = programs.run_together(command)
     else:
         command += ["--coordinator", f"localhost:{programs.free_port()}"]
         command += ["--num-processes", processes, "--process-id"]
