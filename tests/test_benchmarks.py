@@ -128,11 +128,16 @@ def test_compilation_is_what_is_beyond_that_of_a_copy(monkeypatch):
 
 
 @pytest.mark.parametrize("fixed, slope", [(50.0, 2.0), (0.0, 3.0)])
-def test_growth_finds_the_fixed_cost_of_a_line(fixed, slope):
-    amounts = np.array([10.0, 400.0, 8000.0])
-    np.testing.assert_allclose(
-        growth.line(amounts, fixed + slope * amounts), (fixed, slope), atol=1e-9
-    )
+def test_growth_finds_the_line_and_what_lies_farthest_from_it(fixed, slope):
+    amounts = np.array([10.0, 400.0, 8000.0, 9000.0])
+    straight = fixed + slope * amounts
+    np.testing.assert_allclose(growth.line(amounts, straight, fixed), (slope, 0), atol=1e-9)
+    for bend in (1.3, 0.7):
+        bent = straight * np.array([1, bend, 1, 1])
+        found, error = growth.line(amounts, bent, fixed)
+        assert (found > slope) == (bend > 1)
+        assert error == pytest.approx(1 - (fixed + found * 400) / bent[1])
+        assert (error > 0.1) if bend > 1 else (error < -0.1)
 
 
 @pytest.mark.parametrize("method", [bandwidth.COPY, "cutmix"])
