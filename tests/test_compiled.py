@@ -6,6 +6,7 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+from benchmarks.compiling import equations
 
 from jaxmix import CutMix, MixUp, RandomApply, RandomChoice
 
@@ -21,7 +22,8 @@ MIXERS = {
     "both": BOTH,
     "both-apply": RandomApply(BOTH, 0.9),
 }
-EQUATIONS = {"cutmix": 130, "mixup": 130, "both": 200}
+# As jax 0.10 shows them, each `jnp.where` as one, and with all that is in them: jax 0.12 shows one.
+EQUATIONS = {"cutmix": (130, 150), "mixup": (130, 122), "both": (200, 215)}
 
 
 def abstract(dtype="float32", layout="NHWC"):
@@ -97,7 +99,14 @@ def test_equations_within_the_budget(name):
     jaxpr = jax.make_jaxpr(
         lambda key, images, labels: MIXERS[name](key, images, labels, num_classes=CLASSES)
     )(key, images, labels)
-    assert len(jaxpr.eqns) <= EQUATIONS[name]
+    shown, written_out = EQUATIONS[name]
+    assert len(jaxpr.eqns) <= shown
+    assert equations(jaxpr.jaxpr) <= written_out
+
+
+def test_equations_inside_of_a_jit_count():
+    jaxpr = jax.make_jaxpr(lambda x: jax.jit(lambda x: jax.jit(jnp.sin)(x) + x)(x) * x)(1.0)
+    assert equations(jaxpr.jaxpr) == 3
 
 
 @pytest.mark.parametrize(
