@@ -30,7 +30,8 @@ def cutmix(
     Args:
         key: a PRNG key, typed or raw.
         images: [B, ...], of any dtype, such as uint8[B, H, W, C].
-        labels: class ids int[B]; or dense [B, K]: one-hot, soft, multi-hot; or float[B, 1].
+        labels: class ids int[B]; or dense [B, K]: one-hot, soft, multi-hot; or float[B, 1]. A
+            negative id is ignored; see `Plan.labels`.
         alpha: the concentration of lambda ~ Beta(alpha, alpha), a number or a traced scalar.
         num_classes: K, which class ids need.
         smoothing: label smoothing in [0, 1), applied before mixing.
@@ -88,7 +89,8 @@ def mixup(
     Args:
         key: a PRNG key, typed or raw.
         images: [B, ...], of any dtype but bool, such as uint8[B, H, W, C].
-        labels: class ids int[B]; or dense [B, K]: one-hot, soft, multi-hot; or float[B, 1].
+        labels: class ids int[B]; or dense [B, K]: one-hot, soft, multi-hot; or float[B, 1]. A
+            negative id is ignored; see `Plan.labels`.
         alpha: the concentration of lambda ~ Beta(alpha, alpha), a number or a traced scalar.
         num_classes: K, which class ids need.
         smoothing: label smoothing in [0, 1), applied before mixing.

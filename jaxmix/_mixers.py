@@ -365,7 +365,7 @@ class MixUp(Mixer):
         per: what gets a lambda of its own: each "example", each "pair" of a flip, or the "batch".
         pairing: who is mixed with whom: a pairing, or "flip", "roll" or "permutation".
         fold: whether lambda is folded to max(lambda, 1 - lambda), so that an image stays mostly
-            itself, as big_vision, scenic and fastai have it.
+            itself, as big_vision and fastai have it.
 
     Raises:
         TypeError: if `fold` is not a bool.
