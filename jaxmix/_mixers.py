@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxmix import _checks, _pairing, _region
 from jaxmix._beta import from_uniforms
 from jaxmix._pairing import Flip, Pairing
-from jaxmix._plan import Plan, _assemble, jit
+from jaxmix._plan import Plan, _assemble, _labels, jit
 from jaxmix._pytree import STATIC, pytree
 from jaxmix._region import Region
 
@@ -253,7 +253,7 @@ def _apply(mixer, where, key, images, labels, smoothing, num_classes, channel_ax
     images = plan.images(images, channel_axis=channel_axis)
     if labels is None:
         return images
-    return images, plan.labels(labels, num_classes=num_classes, smoothing=smoothing)
+    return images, _labels(plan, labels, None, smoothing, num_classes)
 
 
 class CutMix(Mixer):

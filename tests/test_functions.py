@@ -1,5 +1,7 @@
 """cutmix and mixup are one call of their mixers, and the draws of a key stay as they are."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,6 +64,21 @@ def test_mixup_is_its_mixer_in_one_call(name):
 def test_one_hot_labels_need_no_num_classes(function, labels):
     dense = function(jax.random.key(3), IMAGES, labels)
     assert_same(dense, function(jax.random.key(3), IMAGES, IDS, num_classes=5))
+
+
+@pytest.mark.parametrize("function", [jaxmix.cutmix, jaxmix.mixup])
+@pytest.mark.parametrize("how", [{}, {"smoothing": 0}, {"num_classes": 1}], ids=str)
+def test_regression_targets_are_mixed_as_labels_are(function, how):
+    key, targets = functools.partial(jax.random.key, 0), np.arange(8, dtype=np.float32) - 3.5
+    mixer = {jaxmix.cutmix: CutMix(), jaxmix.mixup: MixUp()}[function]
+    lam = np.asarray(mixer.plan(key(), IMAGES.shape).lam)
+    _, mixed = function(key(), IMAGES, targets[:, None], **how)
+    assert mixed.dtype == jnp.float32 and mixed.shape == (8, 1)
+    np.testing.assert_allclose(mixed[:, 0], lam * targets + (1 - lam) * targets[::-1], atol=1e-6)
+    jitted = jax.jit(functools.partial(function, **how))
+    np.testing.assert_array_equal(jitted(key(), IMAGES, targets[:, None])[1], mixed)
+    with pytest.raises(ValueError, match="smoothing spreads over classes"):
+        function(key(), IMAGES, targets[:, None], smoothing=0.1)
 
 
 @pytest.mark.parametrize("function", [jaxmix.cutmix, jaxmix.mixup])
