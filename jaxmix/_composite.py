@@ -89,7 +89,9 @@ def mix(
     shown = _select(over, partner, original)
     nothing = jnp.zeros_like(original)
     first, second = (_widen(_select(fades, x, nothing), bits) for x in (original, shown))
-    blend = share.astype(first.dtype) * first + (1 - share).astype(first.dtype) * second
+    # A sum of two products may be fused into a multiply-add at either, a difference only at the
+    # first: eager and jitted results are the same to the last bit.
+    blend = share.astype(first.dtype) * first - (share - 1).astype(first.dtype) * second
     return _select(over & fades, _narrow(blend, original.dtype, bits), shown)
 
 

@@ -686,6 +686,19 @@ def test_eager_is_jit(name):
     assert_same(jax.jit(by_plan)(mixer, fresh(), *batch), (plan, *eager))
 
 
+@pytest.mark.parametrize("alpha, seed", [(0.8, 0), (0.2, 0), (0.2, 1)])
+def test_eager_is_jit_with_one_lambda_for_the_batch(alpha, seed):
+    """A compiler is free to fuse either product of a blend into its sum: the last bit differed."""
+    mixer, images = MixUp(alpha, per="batch"), jax.random.uniform(fresh(1), (8, 32, 32, 3))
+
+    def mixed(key, images):
+        return mixer.plan(key, images.shape).images(images)
+
+    eager = mixed(fresh(seed), images)
+    assert_same(jax.jit(mixed)(fresh(seed), images), eager)
+    assert_same(mixer(fresh(seed), images), eager)
+
+
 @few_mixers
 def test_eager_is_jit_with_the_mixer_static_or_closed_over(name):
     mixer, batch = make(name), images_and_labels()
