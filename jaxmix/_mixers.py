@@ -105,7 +105,9 @@ class Mixer:
         """
         where = f"{type(self).__name__}.plan"
         _checks.key(where, key)
-        return self._plan(where, key, _checks.batched_shape(where, shape), channel_axis)
+        shape = _checks.batched_shape(where, shape)
+        _checks.channel(where, shape, channel_axis, False)
+        return self._plan(where, key, shape, channel_axis)
 
     def __call__(
         self,
@@ -138,6 +140,7 @@ class Mixer:
         where = type(self).__name__
         _checks.key(where, key)
         images = _checks.array(where, "images", images)
+        _checks.channel(where, images.shape, channel_axis, False)
         if labels is not None:
             labels = _checks.labels(where, labels, num_classes)
             _checks.batch(

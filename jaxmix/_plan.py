@@ -646,10 +646,10 @@ def _loss(plan, own, others, donors):
 @jit
 def _accuracy(plan, logits, labels, donors):
     """The mixed label's value at the top class."""
-    top = jnp.argmax(logits, axis=1).astype(jnp.int32)
+    top = jnp.argmax(logits, axis=1)
     own, others = (
-        (top == y.astype(jnp.int32)).astype(jnp.float32)
-        for y in (labels, plan._partners(labels, donors))
+        (top.astype(ids.dtype) == ids).astype(jnp.float32)
+        for ids in map(_countable, (labels, plan._partners(labels, donors)))
     )
     return mix(plan._label_share(donors), own, others)
 
@@ -677,10 +677,14 @@ def _encode(labels, smoothing, num_classes):
 
 def _hits(ids, num_classes):
     """bool[B, K], which class it is, and float32[B, 1], whether it is one at all."""
-    # Ids are compared in at least 32 bits: 300 classes do not fit into an arange of uint8.
-    ids = ids.astype(jnp.int32) if ids.dtype.itemsize < 4 else ids
+    ids = _countable(ids)
     hits = ids[:, None] == jnp.arange(num_classes, dtype=ids.dtype)[None, :]
     return hits, ((ids >= 0) & (ids < num_classes))[:, None].astype(jnp.float32)
+
+
+def _countable(ids):
+    """Class ids in at least 32 bits: the number of classes may not fit into fewer."""
+    return ids.astype(jnp.int32) if ids.dtype.itemsize < 4 else ids
 
 
 def _smooth(dense, known, smoothing, num_classes):

@@ -258,7 +258,8 @@ def checked(where: str, region: Any, batch: Any, spatial: tuple) -> Region:
                 f"{where}: Box.{name} must be integer pixel bounds, got {_checks.describe(edge)}"
             )
         edges.append(edge.astype(jnp.int32))
-    return Box(edges[0], edges[1], _checks.grid(where, region.grid, spatial))
+    grid = _checks.counts(where, "Box.grid", region.grid, 1)
+    return Box(edges[0], edges[1], _checks.grid(where, grid, spatial))
 
 
 def checked_opacity(where: str, opacity: Any, batch: Any) -> jax.Array | None:

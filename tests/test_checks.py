@@ -1152,10 +1152,24 @@ def test_donors_may_be_laid_out_alike_or_as_an_auto_mesh_likes(name):
     assert np.array_equal(call(plan, split, whole), expected)
 
 
-@pytest.mark.parametrize("channel_axis", [0, 4, -5, 1.5, "last"])
+@pytest.mark.parametrize("channel_axis", [0, 4, -5, 1.5, "last", [1], np.array([1])], ids=str)
 def test_bad_channel_axis(channel_axis):
-    with pytest.raises((ValueError, TypeError), match=r"channel_axis"):
+    with pytest.raises((ValueError, TypeError), match=r"CutMix.*channel_axis"):
         CutMix().plan(jax.random.key(0), SHAPE, channel_axis=channel_axis)
+    with pytest.raises((ValueError, TypeError), match=r"CutMix.*channel_axis"):
+        CutMix()(jax.random.key(0), jnp.zeros(SHAPE), channel_axis=channel_axis)
+
+
+@pytest.mark.parametrize("grid", [0, -1, 1.5, [0, 1]], ids=str)
+def test_bad_grid_of_a_box(grid):
+    box = Box(jnp.zeros((8, 2), jnp.int32), jnp.ones((8, 2), jnp.int32), grid=grid)
+    with pytest.raises((ValueError, TypeError), match=r"Plan\.of.*Box\.grid"):
+        Plan.of(SHAPE, Flip(), region=box)
+
+
+def test_the_grid_of_a_box_may_be_a_list():
+    box = Box(jnp.zeros((8, 2), jnp.int32), jnp.ones((8, 2), jnp.int32), grid=[1, 2])
+    assert Plan.of(SHAPE, Flip(), region=box).region.grid == (1, 2)
 
 
 def test_numpy_ids_are_checked_where_the_images_are_traced():

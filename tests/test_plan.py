@@ -628,6 +628,14 @@ def test_accuracy_of_either_class_of_both_and_of_none():
     assert nobody.tolist() == [0.0] * 4
 
 
+def test_accuracy_of_ids_in_any_integer():
+    plan = Plan.of((2, 3), Roll(0), opacity=0.0)
+    for dtype, none in (("uint8", 200), ("int8", -1), ("uint32", 2**32 - 1), ("int64", 2**32)):
+        with jax.enable_x64(True):
+            credit = plan.accuracy(jnp.eye(2), jnp.array([none, 1], dtype))
+        assert credit.dtype == jnp.float32 and credit.tolist() == [0, 1]
+
+
 # Only the valid rows, and the plan of a slice of the batch.
 
 
