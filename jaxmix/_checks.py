@@ -4,7 +4,6 @@ Every function takes `where`, the name of the call that the user made, and retur
 in its normal form, or raises an error that says what was expected, what came and what to do.
 """
 
-import math
 import operator
 from typing import Any
 
@@ -12,6 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export, lax
+
+# The positive numbers that float32 holds, in which lambdas and choices are computed.
+_LEAST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 def describe(value: Any) -> str:
@@ -154,9 +156,9 @@ def number(where: str, argument: str, value: Any, wanted: str) -> Any:
 def alpha(where: str, value: Any, argument: str = "alpha") -> Any:
     """The concentration of Beta(alpha, alpha), a scalar."""
     value = number(where, argument, value, "positive and finite")
-    if isinstance(value, int | float) and not 0 < value < math.inf:
+    if isinstance(value, int | float) and not _LEAST <= value <= _LARGEST:
         raise ValueError(
-            f"{where}: {argument} must be positive and finite, got {value}; "
+            f"{where}: {argument} must be positive and finite in float32, got {value}; "
             "to switch mixing off use RandomApply(mixer, prob=0.0)"
         )
     return value
@@ -210,8 +212,8 @@ def probs(where: str, value: Any, count: int) -> Any:
         return value
     value = tuple(number(where, "each of probs", prob, "not negative") for prob in value)
     known = [prob for prob in value if isinstance(prob, int | float)]
-    if any(not 0 <= prob < math.inf for prob in known):
-        raise ValueError(f"{where}: probs must be finite and not negative, got {value}")
+    if any(not (prob == 0 or _LEAST <= prob) for prob in known) or sum(known) > _LARGEST:
+        raise ValueError(f"{where}: probs must be finite and not negative, in float32, got {value}")
     if len(known) == count and not sum(known) > 0:
         raise ValueError(f"{where}: probs must not all be zero, got {value}")
     return value
@@ -407,6 +409,12 @@ def explicit_sharding(x: jax.Array) -> Any:
     sharding = jax.typeof(x).sharding
     types = sharding.mesh.axis_types if isinstance(sharding, jax.sharding.NamedSharding) else ()
     return sharding if jax.sharding.AxisType.Explicit in types else None
+
+
+def is_split(x: jax.Array, axis: int = 0) -> bool:
+    """Whether an Explicit mesh splits `x` along `axis` or a later one."""
+    sharding = explicit_sharding(x)
+    return sharding is not None and any(name is not None for name in sharding.spec[axis:])
 
 
 def _is_int(value: Any) -> bool:

@@ -159,7 +159,7 @@ def _paint(images, donors, pairing, region, opacity, channel, bits):
 
     short = rank > 2 and images.shape[-1] <= 16
     foldable = region is None or (isinstance(region, Box) and channel == rank - 1)
-    if not (short and foldable) or _is_split(images, rank - 2):
+    if not (short and foldable) or _checks.is_split(images, rank - 2):
         return natural(images, partners)
     return lax.platform_dependent(images, partners, tpu=natural, default=folded)
 
@@ -206,9 +206,3 @@ def _laid_out_like(x, values):
     sizes = zip(sharding.spec, values.shape, x.shape, strict=False)
     spec = jax.sharding.PartitionSpec(*(name if size == of else None for name, size, of in sizes))
     return jax.sharding.reshard(values, jax.sharding.NamedSharding(sharding.mesh, spec))
-
-
-def _is_split(x, axis):
-    """Whether an Explicit mesh splits `x` along `axis` or a later one."""
-    sharding = _checks.explicit_sharding(x)
-    return sharding is not None and any(name is not None for name in sharding.spec[axis:])

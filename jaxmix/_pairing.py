@@ -203,9 +203,12 @@ class Permutation(Pairing):
         return self._drawn().astype(jnp.int32)
 
     def take(self, x: ArrayLike) -> jax.Array:
-        x = jnp.asarray(x)
-        sharding = _checks.explicit_sharding(x)
-        return x.at[self._drawn()].get(mode="promise_in_bounds", out_sharding=sharding)
+        x, index = jnp.asarray(x), self._drawn()
+        split = any(map(_checks.is_split, (x, index)))
+        # Where nothing is split, a sharding would be in the way of a gradient in a `jax.shard_map`
+        # over some of the axes of an Explicit mesh.
+        sharding = _checks.explicit_sharding(x) if split else None
+        return x.at[index].get(mode="promise_in_bounds", out_sharding=sharding)
 
     def _drawn(self) -> jax.Array:
         """The index, which must be there by now."""

@@ -107,6 +107,10 @@ def gallery(images: ArrayLike, mixers: Sequence[Mixer], key: jax.Array) -> Any:
     where = "plot.gallery"
     pictures = _pictures(where, images)
     _checks.key(where, key)
+    if not isinstance(mixers, tuple | list):
+        raise TypeError(
+            f"{where}: mixers must be a sequence of mixers, got {_checks.describe(mixers)}"
+        )
     for mixer in mixers:
         if not isinstance(mixer, Mixer):
             raise TypeError(

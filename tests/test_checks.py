@@ -30,6 +30,7 @@ IMAGES = np.linspace(0, 1, 8 * 16 * 12 * 3, dtype=np.float32).reshape(SHAPE)
 LABELS = np.arange(8, dtype=np.int32) % 5
 MAPS = np.zeros((8, 16, 12), np.int32)
 BAD_ALPHAS = [0, 0.0, -1.0, float("nan"), float("inf"), np.float64(-0.5), np.float32(0)]
+BAD_ALPHAS += [1e-46, 1e39]  # Zero and infinity in float32.
 BAD_PROBS = [-0.1, 1.5, 2, float("nan"), float("inf")]
 
 
@@ -479,6 +480,8 @@ NUMBERS = [
             ("all-zero", (0, 0.0), ["zero|0"]),
             ("nan", (float("nan"), 0.5), ["nan"]),
             ("inf", (float("inf"), 0.5), ["inf"]),
+            ("sum-beyond-float32", (3e38, 3e38), [r"3e\+38", "float32"]),
+            ("below-float32", (1e-46, 0.5), ["1e-46", "float32"]),
             ("empty", (), [r"\(\)|\b0\b", r"\b2\b"]),
         ]
     ],

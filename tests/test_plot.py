@@ -159,5 +159,7 @@ def test_bad_options():
         plot.show(IMAGES, None, plan)
     with pytest.raises(TypeError, match=r"plot.gallery: each of mixers must be a mixer"):
         plot.gallery(IMAGES, (None,), jax.random.key(0))
+    with pytest.raises(TypeError, match=r"plot.gallery: mixers must be a sequence .*CutMix"):
+        plot.gallery(IMAGES, CutMix(), jax.random.key(0))
     with pytest.raises(TypeError, match=r"plot.gallery: .*jax.random.key\(0\)"):
         plot.gallery(IMAGES, (CutMix(),), 0)

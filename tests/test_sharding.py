@@ -311,6 +311,30 @@ def test_every_pairing_on_every_device(mode, name):
     assert_equal(mapped(mode, step, batch()), one_after_the_other(name))
 
 
+@pytest.mark.parametrize("name", few_pairings)
+@pytest.mark.parametrize("mode", [mode for mode in MAPPED if mode != "pmap"])
+def test_gradients_through_every_device(mode, name):
+    """From outside of the map: what a pixel is shown as, in its own image and in its partner's."""
+    mixer = both((PAIRINGS | NEIGHBOURS)[name])
+
+    def mixed(images):
+        device = jax.lax.axis_index("batch")
+        return mixer(jax.random.fold_in(fresh(), device), images)
+
+    def shown(images):
+        sizes, axis_type, manual = MAPPED[mode]
+        mesh, spec = mesh_of(sizes, axis_type), PartitionSpec("batch")
+        images = jax.device_put(images, NamedSharding(mesh, spec))
+        how = {"mesh": mesh, "in_specs": spec, "out_specs": spec, "axis_names": manual}
+        with jax.set_mesh(mesh):
+            return jax.jit(jax.grad(lambda x: jax.shard_map(mixed, **how)(x).sum()))(images)
+
+    images = batch()[0]
+    slopes = np.asarray(shown(images))
+    assert slopes.shape == images.shape and np.isfinite(slopes).all()
+    assert slopes.sum() == pytest.approx(images.size, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", ["roll", "neighbour-flip"])
 @pytest.mark.parametrize("mode", ["pmap", "shard_map-Explicit", "shard_map-partly-Explicit"])
 def test_vmap_on_every_device(mode, name):
