@@ -21,7 +21,7 @@ def symmetric_beta(
     Beta(alpha, alpha), and Bailey's polar method draws T from two uniforms. Unlike
     `jax.random.beta` this has no rejection loop: it compiles in a fraction of the time, runs at a
     few times the cost of `jax.random.uniform`, and needs no communication when it is sharded.
-    Draws have finite pathwise gradients with respect to `alpha`.
+    Draws have finite pathwise gradients with respect to `alpha`, at least from 1e-10 to 1e30.
 
     Args:
         key: a PRNG key, typed or raw.
