@@ -89,8 +89,8 @@ def mix(
     shown = _select(over, partner, original)
     nothing = jnp.zeros_like(original)
     first, second = (_widen(_select(fades, x, nothing), bits) for x in (original, shown))
-    # A sum of two products may be fused into a multiply-add at either, a difference only at the
-    # first: eager and jitted results are the same to the last bit.
+    # Compilers fuse a sum of two products into a multiply-add at either of them, depending on the
+    # program, a difference at the first: so eager and jitted results agree to the last bit.
     blend = share.astype(first.dtype) * first - (share - 1).astype(first.dtype) * second
     return _select(over & fades, _narrow(blend, original.dtype, bits), shown)
 
