@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export, lax
 
-# The positive numbers that float32 holds, in which lambdas and choices are computed.
+# The positive numbers of float32, in which lambdas and choices are computed; smaller ones, which
+# are not normal, are 0 to XLA on CPUs.
 _LEAST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 

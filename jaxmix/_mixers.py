@@ -106,7 +106,7 @@ class Mixer:
         where = f"{type(self).__name__}.plan"
         _checks.key(where, key)
         shape = _checks.batched_shape(where, shape)
-        _checks.channel(where, shape, channel_axis, False)
+        _checks.channel(where, shape, channel_axis, False)  # Before jit has to hash it.
         return self._plan(where, key, shape, channel_axis)
 
     def __call__(
@@ -140,7 +140,7 @@ class Mixer:
         where = type(self).__name__
         _checks.key(where, key)
         images = _checks.array(where, "images", images)
-        _checks.channel(where, images.shape, channel_axis, False)
+        _checks.channel(where, images.shape, channel_axis, False)  # Before jit has to hash it.
         if labels is not None:
             labels = _checks.labels(where, labels, num_classes)
             _checks.batch(
@@ -256,6 +256,7 @@ def _apply(mixer, where, key, images, labels, smoothing, num_classes, channel_ax
     images = plan.images(images, channel_axis=channel_axis)
     if labels is None:
         return images
+    # Not by `plan.labels`, which would check again, and cannot see that a traced smoothing is 0.
     return images, _labels(plan, labels, None, smoothing, num_classes)
 
 
