@@ -286,15 +286,20 @@ MAPPED = {  # How a function is mapped: axes of the mesh (None for pmap), its ty
 
 def mapped(mode, function, arrays, axis=0):
     """Runs `function(*shards)` on every device; `axis` of the arrays and results is split."""
-    sizes, axis_type, manual = MAPPED[mode]
-    if sizes is None:
+    if mode == "pmap":
         split = [np.stack(np.split(x, DEVICES, axis)) for x in arrays]
         results = jax.pmap(function, axis_name="batch")(*split)
         return {key: np.concatenate(list(x), axis) for key, x in results.items()}
+    function, sharding = sharded(mode, function, axis)
+    return jax.jit(function)(*(jax.device_put(x, sharding) for x in arrays))
+
+
+def sharded(mode, function, axis=0):
+    """`function` in a shard_map, and how its arrays are split."""
+    sizes, axis_type, manual = MAPPED[mode]
     mesh, spec = mesh_of(sizes, axis_type), PartitionSpec(*[None] * axis, "batch")
-    split = [jax.device_put(x, NamedSharding(mesh, spec)) for x in arrays]
     function = jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec, axis_names=manual)
-    return jax.jit(function)(*split)
+    return function, NamedSharding(mesh, spec)
 
 
 few_pairings = ["flip", "roll", "permutation", *NEIGHBOURS]
@@ -314,25 +319,26 @@ def test_every_pairing_on_every_device(mode, name):
 @pytest.mark.parametrize("name", few_pairings)
 @pytest.mark.parametrize("mode", [mode for mode in MAPPED if mode != "pmap"])
 def test_gradients_through_every_device(mode, name):
-    """From outside of the map: what a pixel is shown as, in its own image and in its partner's."""
+    """Taken outside of the map: mixing is linear in the pixels, and the gradient its transpose."""
     mixer = both((PAIRINGS | NEIGHBOURS)[name])
 
-    def mixed(images):
-        device = jax.lax.axis_index("batch")
-        return mixer(jax.random.fold_in(fresh(), device), images)
+    def mix(images):
+        return mixer(jax.random.fold_in(fresh(), jax.lax.axis_index("batch")), images)
 
-    def shown(images):
-        sizes, axis_type, manual = MAPPED[mode]
-        mesh, spec = mesh_of(sizes, axis_type), PartitionSpec("batch")
-        images = jax.device_put(images, NamedSharding(mesh, spec))
-        how = {"mesh": mesh, "in_specs": spec, "out_specs": spec, "axis_names": manual}
-        with jax.set_mesh(mesh):
-            return jax.jit(jax.grad(lambda x: jax.shard_map(mixed, **how)(x).sum()))(images)
+    mix, sharding = sharded(mode, mix)
+    rng = np.random.default_rng(1)
+    images, weights = (
+        jax.device_put(rng.random(batch()[0].shape, np.float32), sharding) for _ in range(2)
+    )
 
-    images = batch()[0]
-    slopes = np.asarray(shown(images))
-    assert slopes.shape == images.shape and np.isfinite(slopes).all()
-    assert slopes.sum() == pytest.approx(images.size, rel=1e-5)
+    def loss(images):
+        return (weights * mix(images)).sum()
+
+    with jax.set_mesh(sharding.mesh):
+        value, slopes = jax.jit(jax.value_and_grad(loss))(images)
+    slopes, images = np.asarray(slopes, np.float64), np.asarray(images, np.float64)
+    assert (slopes * images).sum() == pytest.approx(float(value), rel=1e-5)
+    assert (slopes != np.asarray(weights)).any()
 
 
 @pytest.mark.parametrize("name", ["roll", "neighbour-flip"])
