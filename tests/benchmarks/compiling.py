@@ -22,9 +22,10 @@ def milliseconds(call, *shapes):
 
 
 def equations(jaxpr):
-    """Their number, an inner jit counted as what it consists of."""
-    inner = [e.params["jaxpr"].jaxpr if e.primitive.name == "jit" else None for e in jaxpr.eqns]
-    return sum(1 if jaxpr is None else equations(jaxpr) for jaxpr in inner)
+    """The number of equations of a jaxpr, an inner jit counted as what it consists of."""
+    return sum(
+        equations(e.params["jaxpr"].jaxpr) if e.primitive.name == "jit" else 1 for e in jaxpr.eqns
+    )
 
 
 def report():
