@@ -1,9 +1,11 @@
-"""The sampler underneath: symmetric Beta draws without a rejection loop."""
+"""Samplers: uniforms, and symmetric Beta variates without a rejection loop."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxmix import _checks
@@ -47,10 +49,27 @@ def symmetric_beta(
         Devroye 1996, Random variate generation in one line of code, Proc. WSC 28.
     """
     _checks.key("symmetric_beta", key)
-    dtype = _checks.floating("symmetric_beta", dtype)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"symmetric_beta: dtype must be a floating dtype, got {dtype}")
+    dtype = jax.dtypes.canonicalize_dtype(dtype)  # float32 for float64, unless that is enabled.
     shape = _checks.shape("symmetric_beta", shape)
-    alpha = _checks.concentration("symmetric_beta", alpha, shape)
+    alpha = _concentration(alpha, shape)
     return _draw(key, alpha, shape, dtype)
+
+
+def _concentration(alpha: Any, shape: tuple) -> Any:
+    """One alpha, or an array of them that broadcasts to the shape of the draws."""
+    if getattr(alpha, "shape", ()) == ():
+        return _checks.alpha("symmetric_beta", alpha)
+    try:
+        fits = np.broadcast_shapes(alpha.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        remedy = "pass shape=alpha.shape for one draw each"
+        wanted = f"alpha must broadcast to shape {shape}"
+        raise _checks.value_error("symmetric_beta", wanted, alpha, remedy)
+    return alpha
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "dtype"), inline=True)
@@ -76,3 +95,14 @@ def from_uniforms(radius: jax.Array, angle: jax.Array, alpha: jax.Array) -> jax.
     distance = jnp.sqrt(q + cosine**2 * p)
     smaller = q / (2 * distance * (distance + jnp.abs(cosine) * jnp.sqrt(p)))
     return jnp.where(cosine < 0, smaller, 1 - smaller)
+
+
+def uniforms(key: jax.Array, rows: Any, count: int) -> jax.Array:
+    """float32[rows, count] in [0, 1)."""
+    # Drawn along one axis: to number the elements along two takes half as long again to compile.
+    return jax.random.uniform(key, (rows * count,), jnp.float32).reshape(rows, count)
+
+
+def float32(value: Any) -> jax.Array:
+    """A number, weakly typed or of any precision, as float32."""
+    return jnp.asarray(value).astype(jnp.float32)

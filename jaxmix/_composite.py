@@ -1,13 +1,14 @@
 """Compositing: painting one batch over another, through a region, at an opacity."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
-from jaxmix import _checks, _region
+from jaxmix import _region, _sharding
 from jaxmix._pairing import Pairing
 from jaxmix._region import Box, Mask, Region
 
@@ -26,7 +27,7 @@ def paint(
     opacity: jax.Array | None,
     channel: int | None,
 ) -> jax.Array:
-    """Paints each row's partner over it, in the form in which that is fastest.
+    """Paints each row's partner over it, in the layout in which that is fastest.
 
     Args:
         images: [B, ...].
@@ -36,13 +37,28 @@ def paint(
         opacity: float32[B], how opaquely; None is opaque.
         channel: the position of the channel axis, or None.
     """
-    values = functools.partial(_paint, channel=channel, bits=False)
-    if images.dtype != jnp.bfloat16:
-        return values(images, donors, pairing, region, opacity)
-    bits = functools.partial(_paint_bits, channel)
-    return lax.platform_dependent(
-        images, donors, pairing, region, opacity, cpu=bits, default=values
-    )
+    partners = pairing.take(donors)
+    rank = images.ndim
+    axes = tuple(axis for axis in range(1, rank) if axis != channel)
+
+    def natural(images, partners):
+        painted = _painted(region, images.shape, axes)
+        return _paint_over(images, partners, painted, opacity)
+
+    # Under a mask that is broadcast over an innermost axis of three channels, loops on CPUs do not
+    # vectorise: fold it into the axis before it. On a TPU that would be a relayout.
+    def folded(images, partners):
+        *outer, width, channels = images.shape
+        flat = (*outer, width * channels)
+        painted = _painted(region, flat, axes, stretch=channels)
+        mixed = _paint_over(images.reshape(flat), partners.reshape(flat), painted, opacity)
+        return mixed.reshape(images.shape)
+
+    short = rank > 2 and images.shape[-1] <= 16
+    foldable = region is None or (isinstance(region, Box) and channel == rank - 1)
+    if not (short and foldable) or _sharding.is_split(images, rank - 2):
+        return natural(images, partners)
+    return lax.platform_dependent(images, partners, tpu=natural, default=folded)
 
 
 def choose(
@@ -65,8 +81,6 @@ def mix(
     original: jax.Array,
     partner: jax.Array,
     painted: jax.Array | None = None,
-    *,
-    bits: bool = False,
 ) -> jax.Array:
     """`share * original + (1 - share) * partner` where it is painted, else the original.
 
@@ -79,20 +93,24 @@ def mix(
         original: any dtype but bool.
         partner: of the same shape and dtype.
         painted: bool, of the rank of `original`; None is everywhere.
-        bits: whether `original` and `partner` are the bits of bfloat16, in uint16.
     """
-    share = _laid_out_like(original, share)
-    if bits:  # `_narrow` would carry the payload of a NaN into its sign.
-        share = jnp.where(jnp.isnan(share), jnp.nan, share)
+    dtype = original.dtype
+    if dtype == jnp.bfloat16:
+        share = jnp.where(jnp.isnan(share), jnp.nan, share)  # Its payload would reach the sign.
+        return _narrow(mix(share, _widen(original), _widen(partner), painted))
+    if jnp.issubdtype(dtype, jnp.complexfloating):  # Apart: inf in one would be NaN in the other.
+        halves = ((part(original), part(partner)) for part in (lax.real, lax.imag))
+        return lax.complex(*(mix(share, one, other, painted) for one, other in halves))
+    share = _sharding.spread_like(original, share)
     fades = ~((share <= 0) | (share >= 1))
     over = ~(share >= 1) if painted is None else painted & ~(share >= 1)
     shown = _select(over, partner, original)
     nothing = jnp.zeros_like(original)
-    first, second = (_widen(_select(fades, x, nothing), bits) for x in (original, shown))
+    first, second = (_select(fades, x, nothing).astype(wider(dtype)) for x in (original, shown))
     # Compilers fuse a sum of two products into a multiply-add at either of them, depending on the
     # program, a difference at the first: so eager and jitted results agree to the last bit.
     blend = share.astype(first.dtype) * first - (share - 1).astype(first.dtype) * second
-    return _select(over & fades, _narrow(blend, original.dtype, bits), shown)
+    return _select(over & fades, _rounded(blend, dtype), shown)
 
 
 def wider(dtype: Any) -> Any:
@@ -100,19 +118,8 @@ def wider(dtype: Any) -> Any:
     return dtype if jnp.issubdtype(dtype, jnp.inexact) and dtype.itemsize >= 4 else jnp.float32
 
 
-def _widen(x, bits):
-    """Values in the dtype in which they are blended."""
-    if bits:
-        return lax.bitcast_convert_type(x.astype(jnp.uint32) << 16, jnp.float32)
-    return x.astype(wider(x.dtype))
-
-
-def _narrow(blend, dtype, bits):
+def _rounded(blend, dtype):
     """A blend in the dtype of the images, rounded half to even."""
-    if bits:
-        full = lax.bitcast_convert_type(blend, jnp.uint32)
-        even_tie = full & 0x1FFFF == 0x8000  # Just between two numbers, of which the lower is even.
-        return (jnp.where(even_tie, full, full + 0x8000) >> 16).astype(dtype)
     if not jnp.issubdtype(dtype, jnp.integer):
         return blend.astype(dtype)
     if dtype.itemsize > 2:
@@ -122,59 +129,48 @@ def _narrow(blend, dtype, bits):
     return lax.bitcast_convert_type(blend + 1.5 * 2**23, jnp.int32).astype(dtype)
 
 
-# On CPUs XLA moves bfloat16 about by way of float32, and its own conversions keep a loop over
-# pixels from becoming one over contiguous elements, a third of a blend's time: it gets the bits.
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _paint_bits(channel, images, donors, pairing, region, opacity):
-    """`_paint` for bfloat16."""
-    images, donors = (lax.bitcast_convert_type(x, jnp.uint16) for x in (images, donors))
-    painted = _paint(images, donors, pairing, region, opacity, channel, bits=True)
-    return lax.bitcast_convert_type(painted, jnp.bfloat16)
+def _conversion(name, dtype, convert):
+    """A conversion to `dtype` that is linear to JAX, whatever `convert` does to the bits."""
+    primitive = Primitive(name)
+    primitive.def_impl(convert)
+    primitive.def_abstract_eval(lambda x: x.update(dtype=jnp.dtype(dtype), weak_type=False))
+    ad.deflinear2(primitive, lambda cotangent, x: [cotangent.astype(x.aval.dtype)])
+    batching.defvectorized(primitive)
+    mlir.register_lowering(primitive, mlir.lower_fun(convert, multiple_results=False))
+    return primitive.bind
 
 
-@_paint_bits.defjvp
-def _paint_bits_jvp(channel, primals, tangents):
-    values = functools.partial(_paint, channel=channel, bits=False)
-    return _paint_bits(channel, *primals), jax.jvp(values, primals, tangents)[1]
+def _widen_bits(x):
+    """The float32 of which a bfloat16 is the upper half."""
+    bits = lax.bitcast_convert_type(x, jnp.uint16).astype(jnp.uint32)
+    return lax.bitcast_convert_type(bits << 16, jnp.float32)
 
 
-def _paint(images, donors, pairing, region, opacity, channel, bits):
-    """Paints in the layout in which that is fastest."""
-    partners = pairing.take(donors)
-    rank = images.ndim
-    axes = tuple(axis for axis in range(1, rank) if axis != channel)
-
-    def natural(images, partners):
-        painted = _painted(region, images.shape, axes)
-        return _paint_over(images, partners, painted, opacity, bits)
-
-    # Under a mask that is broadcast over an innermost axis of three channels, loops on CPUs do not
-    # vectorise: fold it into the axis before it. On a TPU that would be a relayout.
-    def folded(images, partners):
-        *outer, width, channels = images.shape
-        flat = (*outer, width * channels)
-        painted = _painted(region, flat, axes, stretch=channels)
-        mixed = _paint_over(images.reshape(flat), partners.reshape(flat), painted, opacity, bits)
-        return mixed.reshape(images.shape)
-
-    short = rank > 2 and images.shape[-1] <= 16
-    foldable = region is None or (isinstance(region, Box) and channel == rank - 1)
-    if not (short and foldable) or _checks.is_split(images, rank - 2):
-        return natural(images, partners)
-    return lax.platform_dependent(images, partners, tpu=natural, default=folded)
+def _narrow_bits(x):
+    """The bfloat16 next to a float32, on a tie the even one."""
+    full = lax.bitcast_convert_type(x, jnp.uint32)
+    even_tie = full & 0x1FFFF == 0x8000  # Just between two numbers, of which the lower is even.
+    upper = (jnp.where(even_tie, full, full + 0x8000) >> 16).astype(jnp.uint16)
+    return lax.bitcast_convert_type(upper, jnp.bfloat16)
 
 
-def _paint_over(images, partners, painted, opacity, bits):
+# Conversions of their own for bfloat16: those of XLA keep a loop over pixels on CPUs from becoming
+# one over contiguous elements, and need not keep the bits of a NaN.
+_widen = _conversion("widen_bfloat16", jnp.float32, _widen_bits)
+_narrow = _conversion("narrow_to_bfloat16", jnp.bfloat16, _narrow_bits)
+
+
+def _paint_over(images, partners, painted, opacity):
     """Paints in one layout; `painted` is bool, float32, or None for everything."""
     if painted is not None and painted.dtype != jnp.bool_:
-        return mix(_weights(painted, opacity, images), images, partners, bits=bits)
+        return mix(_weights(painted, opacity, images), images, partners)
     if opacity is not None:
-        return mix(_weights(None, opacity, images), images, partners, painted, bits=bits)
+        return mix(_weights(None, opacity, images), images, partners, painted)
     return partners if painted is None else _select(painted, partners, images)
 
 
 def _painted(region, shape, axes, stretch=1):
-    """The painted share of each element, of the rank of `shape`: bool, float32, or None for all."""
+    """How much of each element is painted, of the rank of `shape`: bool, float32, None for all."""
     if region is None:
         return None
     if isinstance(region, Box):
@@ -195,14 +191,4 @@ def _weights(painted, opacity, like):
 
 def _select(condition, chosen, otherwise):
     """`jnp.where` for a condition that may be laid out over devices in another way."""
-    return jnp.where(_laid_out_like(otherwise, condition), chosen, otherwise)
-
-
-def _laid_out_like(x, values):
-    """`values`, of the rank of `x` and 1 along some axes, split over an Explicit mesh as `x` is."""
-    sharding = _checks.explicit_sharding(x)
-    if sharding is None:
-        return values
-    sizes = zip(sharding.spec, values.shape, x.shape, strict=False)
-    spec = jax.sharding.PartitionSpec(*(name if size == of else None for name, size, of in sizes))
-    return jax.sharding.reshard(values, jax.sharding.NamedSharding(sharding.mesh, spec))
+    return jnp.where(_sharding.spread_like(otherwise, condition), chosen, otherwise)

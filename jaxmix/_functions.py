@@ -1,11 +1,15 @@
 """The common cases in one call."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 from jax.typing import ArrayLike
 
-from jaxmix._mixers import CutMix, MixUp
+from jaxmix import _checks
+from jaxmix._checks import ChannelAxis
+from jaxmix._mixers import CutMix, MixUp, Per
+from jaxmix._pairing import Pairing, PairingName
+from jaxmix._region import BoxLaw
 
 
 def cutmix(
@@ -16,16 +20,17 @@ def cutmix(
     alpha: ArrayLike = 1.0,
     num_classes: int | None = None,
     smoothing: ArrayLike = 0.0,
-    per: str = "example",
-    pairing: Any = "flip",
-    box: str = "paper",
-    minmax: tuple[float, float] | None = None,
-    channel_axis: int | str | None = "auto",
+    per: Per = "example",
+    pairing: Pairing | PairingName = "flip",
+    box: BoxLaw = "paper",
+    minmax: Sequence[ArrayLike] | None = None,
+    axes: int | Sequence[int] | None = None,
+    grid: int | Sequence[int] = 1,
+    channel_axis: ChannelAxis = "auto",
 ) -> tuple[jax.Array, jax.Array]:
     """Cuts a box out of each image's partner and pastes it at the same place; mixes labels by area.
 
-    The same as `CutMix(alpha, per=per, pairing=pairing, box=box, minmax=minmax)` called with the
-    rest.
+    Equivalent to `CutMix(...)` with the same options, called with the remaining arguments.
 
     Args:
         key: a PRNG key, typed or raw.
@@ -33,12 +38,15 @@ def cutmix(
         labels: class ids int[B]; or dense [B, K]: one-hot, soft, multi-hot; or float[B, 1]. A
             negative id is ignored; see `Plan.labels`.
         alpha: the concentration of lambda ~ Beta(alpha, alpha), a number or a traced scalar.
-        num_classes: K, which class ids need.
+        num_classes: K, the number of classes; required if labels are class ids.
         smoothing: label smoothing in [0, 1), applied before mixing.
-        per: what gets a box of its own: each "example", each "pair" of a flip, or the "batch".
-        pairing: who is mixed with whom: a pairing, or "flip", "roll" or "permutation".
-        box: how a box is placed: "paper", "timm" or "contained"; see `CutMix`.
-        minmax: (a, b): draws each side's share uniformly between a and b in place of lambda.
+        per: the granularity: one draw for each "example", each "pair" of a flip, or the "batch".
+        pairing: which row is mixed with which: a pairing, or "flip", "roll" or "permutation".
+        box: how a box is drawn: "paper", "timm" or "contained"; see `CutMix`.
+        minmax: (a, b): draws each side uniformly between these fractions of the extent, in place of
+            lambda.
+        axes: the spatial axes that the box limits, counted from 0 among them; None is all of them.
+        grid: the side in pixels of the cells that the box is made of.
         channel_axis: -1 (channels-last), 1 (channels-first), None (no channel axis), or "auto",
             which is -1, but refuses images of rank 3.
 
@@ -46,8 +54,9 @@ def cutmix(
         (images, labels): the images of the shape and dtype given, the labels float32[B, K].
 
     Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if a number is out of range, a mode unknown, or sizes do not agree.
+        TypeError: if an argument has the wrong type.
+        ValueError: if a number is out of range, a mode is not a valid option, or shapes are
+            incompatible.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmix
@@ -59,15 +68,18 @@ def cutmix(
     Reference:
         Yun et al. 2019, CutMix, section 3.1, https://arxiv.org/abs/1905.04899.
     """
-    mixer = CutMix(alpha, per=per, pairing=pairing, box=box, minmax=minmax)
-    return mixer(
-        key,
-        images,
-        labels,
-        num_classes=num_classes,
-        smoothing=smoothing,
-        channel_axis=channel_axis,
-    )
+    with _checks.renamed("cutmix", "CutMix"):
+        mixer = CutMix(
+            alpha, per=per, pairing=pairing, box=box, minmax=minmax, axes=axes, grid=grid
+        )
+        return mixer(
+            key,
+            images,
+            labels,
+            num_classes=num_classes,
+            smoothing=smoothing,
+            channel_axis=channel_axis,
+        )
 
 
 def mixup(
@@ -78,13 +90,14 @@ def mixup(
     alpha: ArrayLike = 1.0,
     num_classes: int | None = None,
     smoothing: ArrayLike = 0.0,
-    per: str = "example",
-    pairing: Any = "flip",
-    channel_axis: int | str | None = "auto",
+    per: Per = "example",
+    pairing: Pairing | PairingName = "flip",
+    fold: bool = False,
+    channel_axis: ChannelAxis = "auto",
 ) -> tuple[jax.Array, jax.Array]:
     """Blends each image with its partner, and their labels with the same weight.
 
-    The same as `MixUp(alpha, per=per, pairing=pairing)` called with the rest.
+    Equivalent to `MixUp(...)` with the same options, called with the remaining arguments.
 
     Args:
         key: a PRNG key, typed or raw.
@@ -92,18 +105,20 @@ def mixup(
         labels: class ids int[B]; or dense [B, K]: one-hot, soft, multi-hot; or float[B, 1]. A
             negative id is ignored; see `Plan.labels`.
         alpha: the concentration of lambda ~ Beta(alpha, alpha), a number or a traced scalar.
-        num_classes: K, which class ids need.
+        num_classes: K, the number of classes; required if labels are class ids.
         smoothing: label smoothing in [0, 1), applied before mixing.
-        per: what gets a lambda of its own: each "example", each "pair" of a flip, or the "batch".
-        pairing: who is mixed with whom: a pairing, or "flip", "roll" or "permutation".
+        per: the granularity: one draw for each "example", each "pair" of a flip, or the "batch".
+        pairing: which row is mixed with which: a pairing, or "flip", "roll" or "permutation".
+        fold: whether lambda is folded to max(lambda, 1 - lambda); see `MixUp`.
         channel_axis: as in `cutmix`; MixUp gives the same result whatever it is.
 
     Returns:
         (images, labels): the images of the shape and dtype given, the labels float32[B, K].
 
     Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if a number is out of range, a mode unknown, or sizes do not agree.
+        TypeError: if an argument has the wrong type.
+        ValueError: if a number is out of range, a mode is not a valid option, or shapes are
+            incompatible.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmix
@@ -115,12 +130,13 @@ def mixup(
     Reference:
         Zhang et al. 2017, mixup, section 2, https://arxiv.org/abs/1710.09412.
     """
-    mixer = MixUp(alpha, per=per, pairing=pairing)
-    return mixer(
-        key,
-        images,
-        labels,
-        num_classes=num_classes,
-        smoothing=smoothing,
-        channel_axis=channel_axis,
-    )
+    with _checks.renamed("mixup", "MixUp"):
+        mixer = MixUp(alpha, per=per, pairing=pairing, fold=fold)
+        return mixer(
+            key,
+            images,
+            labels,
+            num_classes=num_classes,
+            smoothing=smoothing,
+            channel_axis=channel_axis,
+        )

@@ -3,9 +3,8 @@
 import dataclasses
 import functools
 import inspect
-import itertools
-from collections.abc import Iterator
-from typing import Any, dataclass_transform
+from collections.abc import Sequence
+from typing import Any, Literal, TypedDict, Unpack, dataclass_transform, get_args, overload
 
 import jax
 import jax.numpy as jnp
@@ -14,27 +13,41 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxmix import _checks, _pairing, _region
-from jaxmix._beta import from_uniforms
-from jaxmix._pairing import Flip, Pairing
-from jaxmix._plan import Plan, _assemble, _labels, jit
-from jaxmix._pytree import STATIC, pytree
-from jaxmix._region import Region
+from jaxmix._beta import float32, from_uniforms, uniforms
+from jaxmix._checks import ChannelAxis
+from jaxmix._pairing import Pairing, PairingField, Withheld
+from jaxmix._plan import Plan, assemble, jit
+from jaxmix._pytree import STATIC, pytree, replaced, shown
+from jaxmix._region import BoxLaw, Region
 
-GRANULARITIES = ("example", "pair", "batch")
+Per = Literal["example", "pair", "batch"]
+DEFAULT_PAIRING: Any = "flip"
+
+
+class CallOptions(TypedDict, total=False):
+    """The options of `Mixer.__call__`, for its overloads."""
+
+    num_classes: int | None
+    smoothing: ArrayLike
+    channel_axis: ChannelAxis
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 @pytree()
 class Mixer:
-    """The base class of every mixer, and of your own.
+    """Base class for mixers, including your own.
 
     A subclass has one method, `draw`. Subclassing makes it a frozen dataclass that is registered as
     a pytree: its fields are leaves, and those with `dataclasses.field(metadata={"static": True})`
     are modes. This class does the rest: granularity, pairing, labels, maps, losses, layouts.
 
+    A method that looks at the images keeps what it needs of each row, such as a saliency map, in a
+    field with `metadata={"rows": True}`, an array [B, ...]; in `draw`, `self.pairing.take(...)` of
+    it is the partner's. Such a mixer has `per="example"`.
+
     Attributes:
-        per: what gets a draw of its own: each "example", each "pair" of a flip, or the "batch".
-        pairing: who is mixed with whom: a pairing, or "flip", "roll" or "permutation".
+        per: the granularity: one draw for each "example", each "pair" of a flip, or the "batch".
+        pairing: which row is mixed with which: a pairing, or "flip", "roll" or "permutation".
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmix
@@ -50,43 +63,43 @@ class Mixer:
         (4, 8, 8, 3)
     """
 
-    per: str = dataclasses.field(default="example", kw_only=True, metadata=STATIC)
-    pairing: Any = dataclasses.field(default="flip", kw_only=True)
+    per: Per = dataclasses.field(default="example", kw_only=True, metadata=STATIC)
+    pairing: PairingField = dataclasses.field(default=DEFAULT_PAIRING, kw_only=True)
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        pytree(repr=False)(cls)
+        pytree()(cls)
 
     def __post_init__(self):
         """Brings what was given into normal form; a subclass with checks of its own calls this."""
         name = type(self).__name__
         for field in dataclasses.fields(self):
             self._set(field.name, _normal(getattr(self, field.name)))
-        _checks.choice(name, "per", self.per, GRANULARITIES)
-        if "pairing" in {field.name for field in dataclasses.fields(self)}:
-            self._set("pairing", _pairing.resolve(name, self.pairing))
-        if self.per == "pair" and not isinstance(self.pairing, Flip):
-            raise ValueError(
-                f'{name}: per="pair" needs the pairing "flip", whose partners are mutual, '
-                f"got {self.pairing!r}"
-            )
+        _checks.choice(name, "per", self.per, get_args(Per))
+        self._set("pairing", _pairing.resolve(name, self.pairing))
+        if self.per == "pair" and not self.pairing.mutual:
+            wanted = 'per="pair" needs the pairing "flip", whose partners are mutual'
+            raise _checks.value_error(name, wanted, self.pairing)
+        for field in self._fields_of_rows() if self.per != "example" else ():
+            wanted = f'per must be "example" for {field}, the content of each row'
+            raise _checks.value_error(name, wanted, self.per)
 
     def draw(self, key: jax.Array, rows: Any, spatial: tuple) -> tuple[Region, jax.Array | None]:
         """Decides where the partner is painted, and how opaquely, for some rows.
 
         Args:
-            key: a PRNG key, to be used up.
-            rows: how many rows to draw for, 1 if `per="batch"`.
+            key: a PRNG key, consumed by this call.
+            rows: the number of draws, 1 if `per="batch"`; for a policy the batch size.
             spatial: the static extents in pixels; empty if the images have no spatial axis.
 
         Returns:
             (region, opacity): a `Box`, a `Mask` or None for everywhere; float32[rows] in [0, 1],
             or None for opaque.
         """
-        return self._decide(_uniform(key, rows, self._uniforms(spatial)), spatial)
+        raise NotImplementedError(f"{type(self).__name__} must define draw(key, rows, spatial)")
 
     def plan(
-        self, key: jax.Array, shape: tuple[int, ...], *, channel_axis: int | str | None = "auto"
+        self, key: jax.Array, shape: tuple[int, ...], *, channel_axis: ChannelAxis = "auto"
     ) -> Plan:
         """Draws everything that mixing one batch needs.
 
@@ -94,7 +107,8 @@ class Mixer:
             key: a PRNG key, typed or raw.
             shape: the static shape of the images, `images.shape`.
             channel_axis: -1 (channels-last), 1 (channels-first), None (no channel axis), or
-                "auto", which is -1, but refuses a region on images of rank 3.
+                "auto", which is -1, except that a region on images of rank 3 raises ValueError,
+                because their layout is ambiguous.
 
         Returns:
             The plan, for a batch of `shape[0]`.
@@ -107,8 +121,17 @@ class Mixer:
         _checks.key(where, key)
         shape = _checks.batched_shape(where, shape)
         _checks.channel(where, shape, channel_axis, False)  # Before jit has to hash it.
-        return self._plan(where, key, shape, channel_axis)
+        self.pairing.check(where, shape[0])
+        return _plan(self, where, key, shape, channel_axis)
 
+    @overload
+    def __call__(
+        self, key: jax.Array, images: ArrayLike, labels: None = None, **options: Unpack[CallOptions]
+    ) -> jax.Array: ...
+    @overload
+    def __call__(
+        self, key: jax.Array, images: ArrayLike, labels: ArrayLike, **options: Unpack[CallOptions]
+    ) -> tuple[jax.Array, jax.Array]: ...
     def __call__(
         self,
         key: jax.Array,
@@ -117,15 +140,15 @@ class Mixer:
         *,
         num_classes: int | None = None,
         smoothing: ArrayLike = 0.0,
-        channel_axis: int | str | None = "auto",
-    ) -> Any:
-        """Draws a plan and mixes one batch by it.
+        channel_axis: ChannelAxis = "auto",
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
+        """Draws a plan, mixes the images, and mixes the labels.
 
         Args:
             key: a PRNG key, typed or raw.
             images: [B, ...], of any dtype.
             labels: class ids int[B], or dense labels [B, K]; see `Plan.labels`.
-            num_classes: K, which class ids need.
+            num_classes: K, the number of classes; required if labels are class ids.
             smoothing: label smoothing in [0, 1).
             channel_axis: see `plan`.
 
@@ -134,130 +157,109 @@ class Mixer:
             images alone without labels.
 
         Raises:
-            TypeError: if an argument is of the wrong kind.
-            ValueError: if sizes do not agree.
+            TypeError: if an argument has the wrong type.
+            ValueError: if shapes are incompatible.
         """
         where = type(self).__name__
         _checks.key(where, key)
         images = _checks.array(where, "images", images)
-        _checks.channel(where, images.shape, channel_axis, False)  # Before jit has to hash it.
         if labels is not None:
-            labels = _checks.labels(where, labels, num_classes)
+            labels = _checks.array(where, "labels", labels)
             _checks.batch(
                 where, "labels", labels, images.shape[0], f"images {_checks.describe(images)}"
             )
-            width = labels.shape[1] if labels.ndim == 2 else 0
-            smoothing = _checks.smoothing(where, smoothing, width)
-        return _apply(self, where, key, images, labels, smoothing, num_classes, channel_axis)
+        # "auto" is the last axis here, so that C = H = W is no question to the plan.
+        layout = -1 if isinstance(channel_axis, str) and channel_axis == "auto" else channel_axis
+        with _checks.renamed(where, f"{where}.plan", "Plan.images", "Plan.labels"):
+            plan = self.plan(key, images.shape, channel_axis=channel_axis)
+            mixed = plan.images(images, channel_axis=layout)
+            if labels is None:
+                return mixed
+            return mixed, plan.labels(labels, num_classes=num_classes, smoothing=smoothing)
 
     def __repr__(self) -> str:
-        """The call that makes this mixer."""
-        names = inspect.signature(type(self)).parameters
-        given = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-        return f"{type(self).__name__}({given})"
+        """The call that makes this mixer, without what is so by default."""
+        given = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value, default = getattr(self, name), parameter.default
+            if name == "pairing":
+                default = _pairing.resolve(name, default)
+            if type(value) is not type(default) or shown(value) != shown(default):
+                given.append(f"{name}={shown(value)}")
+        return f"{type(self).__name__}({', '.join(given)})"
 
     def _set(self, name: str, value: Any) -> None:
         """Sets a field of this frozen dataclass, at construction."""
         object.__setattr__(self, name, value)
 
-    def _plan(self, where: str, key: jax.Array, shape: tuple, channel_axis: Any) -> Plan:
-        """The plan, for arguments that were checked."""
-        self.pairing.check(where, shape[0])
-        return _draw_plan(self, where, key, shape, channel_axis)
-
-    def _uniforms(self, spatial: tuple) -> int:
-        """How many uniforms decide a row, of a mixer without a `draw` of its own."""
-        raise NotImplementedError(f"{type(self).__name__} must define draw(key, rows, spatial)")
-
-    def _decide(self, uniforms: jax.Array, spatial: tuple) -> tuple[Region, jax.Array | None]:
-        """The region and opacity of some rows, from float32[rows, count] in [0, 1)."""
-        raise NotImplementedError
+    def _fields_of_rows(self) -> list[str]:
+        """The fields that hold the content of each row."""
+        names = [field.name for field in dataclasses.fields(self) if field.metadata.get("rows")]
+        return [name for name in names if getattr(self, name) is not None]
 
     @property
-    def _decides(self) -> bool:
-        """Whether uniforms decide, which all mixers of a policy share, and no key of its own."""
-        return type(self).draw is Mixer.draw
+    def _drawn_per(self) -> Per:
+        """The granularity of what `draw` returns: `per`, unless the mixers in it have their own."""
+        return self.per
 
-    def _requests(self, spatial: tuple) -> list[tuple[bool, int | None]]:
-        """What `_sample` takes, in its order: for the whole batch?, how many uniforms or a key."""
-        count = self._uniforms(spatial) if self._decides else None
-        return [(self.per == "batch", count)]
-
-    def _sample(self, draws: Iterator[jax.Array], pairing: Pairing, batch: Any, spatial: tuple):
-        """The region and opacity of every row of a batch, each drawn `per` what the mixer says."""
-        where = f"{type(self).__name__}.draw"
-        rows = self._rows(batch)
-        if self._decides:
-            drawn = self._decide(next(draws), spatial)
-        else:
-            drawn = self.draw(next(draws), rows, spatial)
-        if not (isinstance(drawn, tuple) and len(drawn) == 2):
-            raise TypeError(
-                f"{where}: must return (region, opacity), got {_checks.describe(drawn)}"
-            )
-        region = _region.checked(where, drawn[0], rows, spatial)
-        opacity = _region.checked_opacity(where, drawn[1], rows)
-        return self._spread((region, opacity), pairing, batch)
-
-    def _rows(self, batch: Any) -> Any:
-        """How many rows to draw for a batch of that size."""
-        return 1 if self.per == "batch" else batch
-
-    def _spread(self, drawn: Any, pairing: Pairing, batch: Any) -> Any:
-        """Gives every row of the batch the draw that it shares in."""
-        if self.per == "batch":
-            return jax.tree.map(lambda v: jnp.broadcast_to(v, (batch, *v.shape[1:])), drawn)
-        if self.per == "pair":
-            first = lax.iota(jnp.int32, batch) <= pairing.partner(batch)
-            return jax.tree.map(lambda v: _where_rows(first, v, pairing.take(v)), drawn)
-        return drawn
+    def _paired(self, pairing: Pairing) -> "Mixer":
+        """The same mixer with another pairing."""
+        return replaced(self, pairing=pairing)
 
 
 @functools.partial(jit, static_argnames=("where", "shape", "channel_axis"))
-def _draw_plan(mixer, where, key, shape, channel_axis) -> Plan:
-    """Draws the pairing, the region and the opacity."""
-    batch, spatial = shape[0], _checks.extents(where, shape, channel_axis, False)
-    pairing = mixer.pairing
-    requests = mixer._requests(spatial)
-    if pairing.random:
+def _plan(mixer, where, key, shape, channel_axis) -> Plan:
+    """Draws the pairing, the regions and the opacities."""
+    batch, channel = shape[0], _checks.channel(where, shape, channel_axis, False)
+    spatial = _checks.spatial(shape, channel)
+    if mixer.pairing.random:
         pairing_key, key = jax.random.split(key)
-        pairing = pairing.draw(pairing_key, batch)
-    region, opacity = mixer._sample(_draws(key, requests, batch), pairing, batch, spatial)
+        mixer = mixer._paired(mixer.pairing.drawn(pairing_key, batch))
+    region, opacity = draw_rows(mixer, key, batch, spatial)
     if region is not None:
         _checks.canvas(where, shape, channel_axis)
-    return _assemble(pairing, region, opacity, batch, spatial)
+    return assemble(mixer.pairing, region, opacity, batch, spatial)
 
 
-def _draws(key, requests, batch):
-    """Yields what was requested: float32[rows, count] in [0, 1), or a key.
+def draw_rows(
+    mixer: Mixer, key: jax.Array, batch: Any, spatial: tuple
+) -> tuple[Region, jax.Array | None]:
+    """What a mixer draws, checked, with a row for each row of the batch."""
+    per, where = mixer._drawn_per, f"{type(mixer).__name__}.draw"
+    for name in mixer._fields_of_rows():
+        for content in jax.tree.leaves(getattr(mixer, name)):
+            content = _checks.array(where, name, content)
+            _checks.batch(where, name, content, batch, "the images")
+    drawing = mixer
+    if per != "example":
+        drawing = mixer._paired(
+            Withheld(
+                f'{where}: self.pairing needs per="example"; with per="{per}" several rows share a '
+                "draw, and have other partners"
+            )
+        )
+    rows = draws(per, batch)
+    drawn = drawing.draw(key, rows, spatial)
+    if not (isinstance(drawn, tuple) and len(drawn) == 2):
+        raise _checks.type_error(where, "must return (region, opacity)", drawn)
+    region = _region.checked(where, drawn[0], rows, spatial)
+    opacity = _region.checked_opacity(where, drawn[1], rows)
+    return shared((region, opacity), per, mixer.pairing, batch)
 
-    All the uniforms of a plan are one draw, those for the whole batch another: compiling a draw
-    costs more than anything else about a plan. Neither is sent anywhere if the batch is split.
-    """
-    counts = {whole: [] for whole, count in requests if count is not None}
-    for whole, count in requests:
-        if count is not None:
-            counts[whole].append(count)
-    streams = len(counts) + sum(count is None for _, count in requests)
-    keys = iter([key] if streams == 1 else jax.random.split(key, streams))
-    uniforms = {}
-    for whole, widths in counts.items():
-        drawn = _uniform(next(keys), 1 if whole else batch, sum(widths))
-        *ends, _ = itertools.accumulate(widths)
-        uniforms[whole] = iter(jnp.split(drawn, ends, axis=1))
-    for whole, count in requests:
-        yield next(keys) if count is None else next(uniforms[whole])
+
+def draws(per: Per, batch: Any) -> Any:
+    """How many draws a batch of that size takes."""
+    return 1 if per == "batch" else batch
 
 
-@functools.partial(jit, static_argnames=("where", "num_classes", "channel_axis"))
-def _apply(mixer, where, key, images, labels, smoothing, num_classes, channel_axis):
-    """Draws a plan and mixes by it in one program."""
-    plan = mixer._plan(where, key, images.shape, channel_axis)
-    images = plan.images(images, channel_axis=channel_axis)
-    if labels is None:
-        return images
-    # Not by `plan.labels`, which would check again, and cannot see that a traced smoothing is 0.
-    return images, _labels(plan, labels, None, smoothing, num_classes)
+def shared(drawn: Any, per: Per, pairing: Pairing, batch: Any) -> Any:
+    """Gives every row of the batch the draw that it shares in."""
+    if per == "batch":
+        return jax.tree.map(lambda v: jnp.broadcast_to(v, (batch, *v.shape[1:])), drawn)
+    if per == "pair":
+        first = lax.iota(jnp.int32, batch) <= pairing.partner(batch)
+        return jax.tree.map(lambda v: _region.where_rows(first, v, pairing.take(v)), drawn)
+    return drawn
 
 
 class CutMix(Mixer):
@@ -319,11 +321,13 @@ class CutMix(Mixer):
         Yun et al. 2019, CutMix, section 3.1 and algorithm A1, https://arxiv.org/abs/1905.04899.
     """
 
-    alpha: Any = 1.0
-    box: str = dataclasses.field(default="paper", kw_only=True, metadata=STATIC)
-    minmax: Any = dataclasses.field(default=None, kw_only=True)
-    axes: Any = dataclasses.field(default=None, kw_only=True, metadata=STATIC)
-    grid: Any = dataclasses.field(default=1, kw_only=True, metadata=STATIC)
+    alpha: ArrayLike = 1.0
+    box: BoxLaw = dataclasses.field(default="paper", kw_only=True, metadata=STATIC)
+    minmax: Sequence[ArrayLike] | None = dataclasses.field(default=None, kw_only=True)
+    axes: int | Sequence[int] | None = dataclasses.field(
+        default=None, kw_only=True, metadata=STATIC
+    )
+    grid: int | Sequence[int] = dataclasses.field(default=1, kw_only=True, metadata=STATIC)
 
     def __post_init__(self):
         super().__post_init__()
@@ -334,29 +338,22 @@ class CutMix(Mixer):
             self._set("axes", _checks.counts("CutMix", "axes", self.axes, None))
         if self.minmax is None:
             return
-        self._set("minmax", _checks.minmax("CutMix", self.minmax))
+        self._set("minmax", _region.minmax("CutMix", self.minmax))
         if self.box != "paper":
-            raise ValueError(
-                f'CutMix: minmax places its boxes itself, got box="{self.box}" with it; give one '
-                "of the two"
-            )
+            raise _checks.value_error("CutMix", "minmax and box are mutually exclusive", self.box)
 
-    def _uniforms(self, spatial):
-        """Two for each side and place; or two for lambda and one for each place."""
-        n = len(_checks.limited("CutMix", self.axes, spatial))
-        return 2 + n if self.minmax is None else 2 * n
-
-    def _decide(self, uniforms, spatial):
+    def draw(self, key, rows, spatial):
         """A box for each row, opaque."""
-        axes = _checks.limited("CutMix", self.axes, spatial)
-        grid = _checks.grid("CutMix", self.grid, tuple(spatial[axis] for axis in axes))
+        axes = _region.limited_axes("CutMix", self.axes, spatial)
+        grid = _region.cells("CutMix", self.grid, tuple(spatial[axis] for axis in axes))
         draw_box = functools.partial(
             _region.draw_box, spatial=spatial, law=self.box, axes=axes, grid=grid
         )
         if self.minmax is not None:
-            return draw_box(uniforms, minmax=self.minmax), None
-        lam = from_uniforms(uniforms[:, 0], uniforms[:, 1], _float32(self.alpha))
-        return draw_box(uniforms[:, 2:], lam=lam), None
+            return draw_box(uniforms(key, rows, 2 * len(axes)), minmax=self.minmax), None
+        drawn = uniforms(key, rows, 2 + len(axes))
+        lam = from_uniforms(drawn[:, 0], drawn[:, 1], float32(self.alpha))
+        return draw_box(drawn[:, 2:], lam=lam), None
 
 
 class MixUp(Mixer):
@@ -387,7 +384,7 @@ class MixUp(Mixer):
         Zhang et al. 2017, mixup, section 2, https://arxiv.org/abs/1710.09412.
     """
 
-    alpha: Any = 1.0
+    alpha: ArrayLike = 1.0
     fold: bool = dataclasses.field(default=False, kw_only=True, metadata=STATIC)
 
     def __post_init__(self):
@@ -395,13 +392,10 @@ class MixUp(Mixer):
         self._set("alpha", _checks.alpha("MixUp", self.alpha))
         _checks.flag("MixUp", "fold", self.fold)
 
-    def _uniforms(self, spatial):
-        """Two, for lambda."""
-        return 2
-
-    def _decide(self, uniforms, spatial):
+    def draw(self, key, rows, spatial):
         """The partner everywhere, at a random opacity."""
-        lam = from_uniforms(uniforms[:, 0], uniforms[:, 1], _float32(self.alpha))
+        drawn = uniforms(key, rows, 2)
+        lam = from_uniforms(drawn[:, 0], drawn[:, 1], float32(self.alpha))
         return None, 1 - (jnp.maximum(lam, 1 - lam) if self.fold else lam)
 
 
@@ -412,17 +406,7 @@ def _normal(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _uniform(key: jax.Array, rows: Any, count: int) -> jax.Array:
-    """float32[rows, count] in [0, 1)."""
-    # Drawn along one axis: to number the elements along two takes half as long again to compile.
-    return jax.random.uniform(key, (rows * count,), jnp.float32).reshape(rows, count)
-
-
-def _float32(value: Any) -> jax.Array:
-    """A number, weakly typed or of any precision, as float32."""
-    return jnp.asarray(value).astype(jnp.float32)
-
-
-def _where_rows(condition: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
-    """Chooses whole rows."""
-    return jnp.where(lax.expand_dims(condition, range(1, yes.ndim)), yes, no)
+def check_mixer(where: str, argument: str, value: Any) -> None:
+    """Raises unless it is a mixer."""
+    if not isinstance(value, Mixer):
+        raise _checks.type_error(where, f"{argument} must be a mixer such as CutMix()", value)

@@ -5,7 +5,7 @@ over devices into a message between neighbours, but an index array into a gather
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,20 +13,22 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxmix import _checks
+from jaxmix import _checks, _sharding
 from jaxmix._pytree import STATIC, pytree
 
 
 class Pairing:
-    """The base class: `take` gives each row its partner's."""
+    """Base class for pairings: `take` returns the row of each row's partner."""
+
+    mutual = False  # Whether the partner of a row's partner is the row.
 
     @property
     def random(self) -> bool:
         """Whether something is still to be drawn."""
         return False
 
-    def draw(self, key: jax.Array, batch: Any) -> "Pairing":
-        """This pairing for a batch of that size; a `random` one draws what it leaves open."""
+    def drawn(self, key: jax.Array, batch: Any) -> "Pairing":
+        """This pairing for a batch of that size, with everything drawn that is `random`."""
         return self
 
     def check(self, where: str, batch: Any) -> None:
@@ -44,9 +46,19 @@ class Pairing:
         """bool[batch]: the rows that are their own partners; None if no row can be."""
         return self.partner(batch) == lax.iota(jnp.int32, batch)
 
-    def part(self, start: int, stop: int, batch: int) -> "Pairing | None":
+    def within(self, start: int, stop: int, batch: int) -> "Pairing | None":
         """The pairing of the rows from `start` to `stop`; None if partners lie outside them."""
         return self if stop - start == batch else None
+
+
+PairingName = Literal["flip", "roll", "permutation"]
+
+
+class PairingField(Protocol):
+    """The type of a field that is given as a pairing or by its name, and read as a pairing."""
+
+    def __get__(self, instance: Any, owner: Any) -> Pairing: ...
+    def __set__(self, instance: Any, value: Pairing | PairingName) -> None: ...
 
 
 @pytree()
@@ -67,6 +79,7 @@ class Flip(Pairing):
     """
 
     groups: int = dataclasses.field(default=1, metadata=STATIC)
+    mutual = True
 
     def __post_init__(self):
         groups = _checks.count("Flip", "groups", self.groups, 1)
@@ -90,7 +103,7 @@ class Flip(Pairing):
         even = isinstance(batch, int) and batch // self.groups % 2 == 0
         return None if even else super().own(batch)
 
-    def part(self, start: int, stop: int, batch: int) -> Pairing | None:
+    def within(self, start: int, stop: int, batch: int) -> Pairing | None:
         size = max(batch // self.groups, 1)
         if start % size or stop % size:
             return None
@@ -100,11 +113,11 @@ class Flip(Pairing):
         if self.groups == 1:
             return jnp.flip(x, 0)
         self.check("Flip.take", jnp.shape(x)[0])
-        return _keep_sharding(self._take_grouped, x)
+        return _sharding.keeping(self._take_grouped, jnp.asarray(x))
 
     def _take_grouped(self, x: jax.Array) -> jax.Array:
-        parts = x.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
-        return jnp.flip(parts, 1).reshape(x.shape)
+        groups = x.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
+        return jnp.flip(groups, 1).reshape(x.shape)
 
 
 @pytree()
@@ -139,13 +152,13 @@ class Roll(Pairing):
         moved = isinstance(batch, int) and batch > 0 and self.shift % batch != 0
         return None if moved else super().own(batch)
 
-    def part(self, start: int, stop: int, batch: int) -> Pairing | None:
-        return self if self.shift == 0 else super().part(start, stop, batch)
+    def within(self, start: int, stop: int, batch: int) -> Pairing | None:
+        return self if self.shift == 0 else super().within(start, stop, batch)
 
     def take(self, x: ArrayLike) -> jax.Array:
         if self.shift == 0:
             return jnp.asarray(x)
-        return _keep_sharding(lambda x: jnp.roll(x, self.shift, 0), x)
+        return _sharding.keeping(lambda x: jnp.roll(x, self.shift, 0), jnp.asarray(x))
 
 
 @pytree()
@@ -174,10 +187,8 @@ class Permutation(Pairing):
         index = np.asarray(self.index) if isinstance(self.index, list | tuple) else self.index
         index = _checks.array("Permutation", "index", index)
         if index.ndim != 1 or not jnp.issubdtype(index.dtype, jnp.integer):
-            raise ValueError(
-                f"Permutation: index must be int[B], the partner of each row, "
-                f"got {_checks.describe(index)}"
-            )
+            wanted = "index must be int[B], the partner of each row"
+            raise _checks.value_error("Permutation", wanted, index)
         if isinstance(index, np.ndarray) and not ((0 <= index) & (index < index.size)).all():
             raise ValueError(
                 f"Permutation: index must hold row numbers from 0 to {index.size - 1}, "
@@ -190,7 +201,7 @@ class Permutation(Pairing):
         """Whether the cycle is still to be drawn."""
         return self.index is None
 
-    def draw(self, key: jax.Array, batch: Any) -> "Permutation":
+    def drawn(self, key: jax.Array, batch: Any) -> "Permutation":
         order = jnp.argsort(jax.random.bits(key, (batch,), jnp.uint32)).astype(jnp.int32)
         following = order[(lax.iota(jnp.int32, batch) + 1) % batch]
         return Permutation(jnp.zeros_like(order).at[order].set(following, unique_indices=True))
@@ -200,24 +211,22 @@ class Permutation(Pairing):
             _checks.batch(where, "the index of Permutation", self.index, batch, "the images")
 
     def partner(self, batch: Any) -> jax.Array:
-        return self._drawn().astype(jnp.int32)
+        return self._known_index().astype(jnp.int32)
 
     def take(self, x: ArrayLike) -> jax.Array:
-        x, index = jnp.asarray(x), self._drawn()
-        split = any(map(_checks.is_split, (x, index)))
-        # Where nothing is split, a sharding would be in the way of a gradient in a `jax.shard_map`
-        # over some of the axes of an Explicit mesh.
-        sharding = _checks.explicit_sharding(x) if split else None
-        return x.at[index].get(mode="promise_in_bounds", out_sharding=sharding)
+        return _sharding.rows_at(jnp.asarray(x), self._known_index())
 
-    def _drawn(self) -> jax.Array:
-        """The index, which must be there by now."""
+    def _known_index(self) -> jax.Array:
+        """The index, which must be drawn by now."""
         if self.index is None:
             raise ValueError(
                 "Permutation: the cycle is not drawn yet; mixer.plan draws one, and "
                 "Permutation(index) replays a given one"
             )
         return jnp.asarray(self.index)
+
+
+SAME_ROW: Any = Roll(0)
 
 
 @pytree()
@@ -244,10 +253,13 @@ class Neighbour(Pairing):
     """
 
     axis_name: str = dataclasses.field(metadata=STATIC)
-    local: Any = Roll(0)  # A pairing, of which names are made at construction.
+    local: PairingField = dataclasses.field(default=SAME_ROW)
 
     def __post_init__(self):
-        _checks.axis_name("Neighbour", self.axis_name)
+        if not isinstance(self.axis_name, str):
+            wanted = "axis_name must be the name of one axis of jax.pmap or jax.shard_map"
+            remedy = "over two axes nest one in the other's local"
+            raise _checks.type_error("Neighbour", wanted, self.axis_name, remedy)
         object.__setattr__(self, "local", resolve("Neighbour", self.local, "local"))
 
     @property
@@ -255,11 +267,11 @@ class Neighbour(Pairing):
         """Whether `local` is still to be drawn."""
         return self.local.random
 
-    def draw(self, key: jax.Array, batch: Any) -> "Neighbour":
-        return Neighbour(self.axis_name, self.local.draw(key, batch))
+    def drawn(self, key: jax.Array, batch: Any) -> "Neighbour":
+        return Neighbour(self.axis_name, self.local.drawn(key, batch))
 
     def check(self, where: str, batch: Any) -> None:
-        _checks.axis_size(where, self.axis_name)
+        self._axis_size(where)
         self.local.check(where, batch)
 
     def partner(self, batch: Any) -> jax.Array:
@@ -269,15 +281,49 @@ class Neighbour(Pairing):
     def own(self, batch: Any) -> None:
         return None
 
-    def part(self, start: int, stop: int, batch: int) -> Pairing | None:
-        local = self.local.part(start, stop, batch)
+    def within(self, start: int, stop: int, batch: int) -> Pairing | None:
+        local = self.local.within(start, stop, batch)
         return None if local is None else Neighbour(self.axis_name, local)
 
     def take(self, x: ArrayLike) -> jax.Array:
-        size = _checks.axis_size("Neighbour.take", self.axis_name)
+        size = self._axis_size("Neighbour.take")
         # Sent before `local` picks: a cycle that this device drew is over the rows it receives.
         sent = [((device + 1) % size, device) for device in range(size)]
         return self.local.take(lax.ppermute(jnp.asarray(x), self.axis_name, sent))
+
+    def _axis_size(self, where: str) -> int:
+        """The size of the mapped axis, which must have another device to exchange with."""
+        try:
+            size = lax.axis_size(self.axis_name)
+        except NameError:
+            raise ValueError(
+                f"{where}: the axis {self.axis_name!r} of Neighbour is not bound here; it must be "
+                "one that jax.pmap or jax.shard_map maps over, by the name it has there; under "
+                "jax.jit with shardings use Flip() or Roll(), which reach other devices by "
+                "themselves"
+            ) from None
+        if size == 1:
+            raise ValueError(
+                f"{where}: the axis {self.axis_name!r} of Neighbour has size 1, so there is no "
+                "neighbouring device; on one device use Flip() or Roll()"
+            )
+        return size
+
+
+@pytree()
+class Withheld(Pairing):
+    """Stands for the pairing in a draw that several rows share: any use of it raises.
+
+    Attributes:
+        message: the error.
+    """
+
+    message: str = dataclasses.field(metadata=STATIC)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "message" or name.startswith("__"):
+            return super().__getattribute__(name)
+        raise ValueError(self.message)
 
 
 PAIRINGS = {"flip": Flip, "roll": Roll, "permutation": Permutation}
@@ -288,10 +334,9 @@ def resolve(where: str, pairing: Any, argument: str = "pairing") -> Pairing:
     if isinstance(pairing, str):
         return PAIRINGS[_checks.choice(where, argument, pairing, tuple(PAIRINGS))]()
     if not isinstance(pairing, Pairing):
-        raise TypeError(
-            f"{where}: {argument} must be a pairing such as Flip(), or one of "
-            f"{', '.join(map(repr, PAIRINGS))}, got {_checks.describe(pairing)}"
-        )
+        names = ", ".join(map(repr, PAIRINGS))
+        wanted = f"{argument} must be a pairing such as Flip(), or one of {names}"
+        raise _checks.type_error(where, wanted, pairing)
     return pairing
 
 
@@ -305,14 +350,3 @@ def same(one: Pairing, other: Pairing) -> bool:
         return all(a is b or np.array_equal(a, b) for a, b in zip(leaves, others, strict=True))
     except jax.errors.TracerArrayConversionError:
         return False
-
-
-def _keep_sharding(take: Any, x: ArrayLike) -> Any:
-    """Calls `take(x)`, where Explicit meshes refuse it with their Explicit axes in Auto mode."""
-    x = jnp.asarray(x)
-    sharding = _checks.explicit_sharding(x)
-    if sharding is None:
-        return take(x)
-    types = zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True)
-    axes = tuple(name for name, kind in types if kind is jax.sharding.AxisType.Explicit)
-    return jax.sharding.auto_axes(take, axes=axes, out_sharding=sharding)(x)

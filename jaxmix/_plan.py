@@ -1,5 +1,6 @@
 """The plan: what was drawn for one batch, and everything that follows from it."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -7,15 +8,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from jaxmix import _checks, _composite, _pairing, _region
+from jaxmix import _checks, _composite, _labels, _pairing, _region, _sharding
+from jaxmix._checks import ChannelAxis
 from jaxmix._composite import mix, wider
-from jaxmix._pairing import Pairing
-from jaxmix._pytree import STATIC, pytree
-from jaxmix._region import Box, Mask, Region
+from jaxmix._pairing import Pairing, PairingName
+from jaxmix._pytree import STATIC, pytree, shown
+from jaxmix._region import Box, Region
 
 jit = functools.partial(jax.jit, inline=True)
+Check = Callable[[str, str, Any], Any]
 
 
 @pytree(eq=False)
@@ -56,11 +60,11 @@ class Plan:
     def of(
         cls,
         shape: tuple[int, ...],
-        pairing: Pairing | str,
+        pairing: Pairing | PairingName,
         *,
         region: Region = None,
         opacity: ArrayLike | None = None,
-        channel_axis: int | str | None = "auto",
+        channel_axis: ChannelAxis = "auto",
     ) -> "Plan":
         """Makes a plan by hand: a replay, a mask of one's own.
 
@@ -93,27 +97,21 @@ class Plan:
         pairing = _pairing.resolve(where, pairing)
         pairing.check(where, batch)
         if pairing.random:
-            raise ValueError(
-                f"{where}: pairing must be drawn already; pass Permutation(index), the partner of "
-                "each row"
-            )
-        spatial = _checks.extents(where, shape, channel_axis, region is not None)
-        if region is not None:
-            _checks.canvas(where, shape, channel_axis)
+            remedy = "pass Permutation(index), the partner of each row"
+            raise _checks.value_error(where, "pairing must be drawn already", pairing, remedy)
+        spatial = () if region is None else _checks.canvas(where, shape, channel_axis)
         region = _region.checked(where, region, batch, spatial)
         if getattr(opacity, "shape", ()) == () and opacity is not None:
-            opacity = jnp.broadcast_to(_checks.share(where, "opacity", opacity), (batch,))
+            opacity = jnp.broadcast_to(_checks.fraction(where, "opacity", opacity), (batch,))
         opacity = _region.checked_opacity(where, opacity, batch)
-        return _assemble(pairing, region, opacity, batch, spatial)
+        return assemble(pairing, region, opacity, batch, spatial)
 
     @property
     def partner(self) -> jax.Array:
         """int32[B]: the row that is painted onto each row."""
         return self.pairing.partner(self._size("Plan.partner"))
 
-    def weights(
-        self, shape: tuple[int, ...], *, channel_axis: int | str | None = "auto"
-    ) -> jax.Array:
+    def weights(self, shape: tuple[int, ...], *, channel_axis: ChannelAxis = "auto") -> jax.Array:
         """The original's share of each pixel, of which `lam` is the mean.
 
         Args:
@@ -134,14 +132,14 @@ class Plan:
         """
         where = "Plan.weights"
         shape = self._shape(where, shape)
-        spatial = self._extents(where, shape, channel_axis)
+        spatial = _checks.spatial(shape, self._channel(where, shape, channel_axis))
         return _weights(self, (shape[0], *spatial))
 
     def images(
         self,
         images: ArrayLike,
         *,
-        channel_axis: int | str | None = "auto",
+        channel_axis: ChannelAxis = "auto",
         donors: ArrayLike | None = None,
     ) -> jax.Array:
         """Paints each row's partner over it.
@@ -170,15 +168,11 @@ class Plan:
             dtype('uint8')
         """
         where = "Plan.images"
-        images = self._batch(where, "images", images)
-        donors = _checks.donors(where, "images", donors, images)
-        self._extents(where, images.shape, channel_axis)
+        images, donors = self._both(where, "images", images, donors, like=True)
+        channel = self._channel(where, images.shape, channel_axis)
         if images.dtype == jnp.bool_ and self._blends:
-            raise TypeError(
-                f"{where}: images {_checks.describe(images)} cannot be blended; cast them to a "
-                "number type, or use an opaque mixer such as CutMix"
-            )
-        channel = _checks.channel(where, images.shape, channel_axis, self.region is not None)
+            remedy = "cast them to a number type, or use an opaque mixer such as CutMix"
+            raise _checks.type_error(where, "images that are blended are numbers", images, remedy)
         return _images(self, images, donors, channel)
 
     def labels(
@@ -215,20 +209,15 @@ class Plan:
              [0.5  0.5  0.  ]]
         """
         where = "Plan.labels"
-        labels = _checks.labels(where, labels, num_classes)
-        labels = self._batch(where, "labels", labels)
+        check = functools.partial(_labels.checked, num_classes=num_classes)
+        labels, donors = self._both(where, "labels", labels, donors, check)
         if donors is not None:
-            donors = _checks.labels(where, donors, num_classes)
-            donors = self._batch(where, "donors", donors)
             width, other = (num_classes if y.ndim == 1 else y.shape[1] for y in (labels, donors))
             if width != other:
-                raise ValueError(
-                    f"{where}: donors must have as many classes as labels, {width}, "
-                    f"got {_checks.describe(donors)}"
-                )
-            _checks.layout(where, "labels", labels, donors)
-        smoothing = _checks.smoothing(where, smoothing, labels.shape[1] if labels.ndim > 1 else 0)
-        return _labels(self, labels, donors, smoothing, num_classes)
+                wanted = f"donors must have as many classes as labels, {width}"
+                raise _checks.value_error(where, wanted, donors)
+        smoothing = _labels.checked_smoothing(where, smoothing, labels)
+        return _mixed_labels(self, labels, donors, smoothing, num_classes)
 
     def maps(self, maps: ArrayLike, *, donors: ArrayLike | None = None) -> jax.Array:
         """Gives every pixel the class of the image that has the larger share there.
@@ -253,14 +242,15 @@ class Plan:
             (8, 32, 32)
         """
         where = "Plan.maps"
-        maps = self._batch(where, "maps", maps)
+        maps, donors = self._both(where, "maps", maps, donors, like=True)
         if not (jnp.issubdtype(maps.dtype, jnp.integer) or maps.dtype == jnp.bool_):
-            raise TypeError(
-                f"{where}: maps must be integer or boolean, got {_checks.describe(maps)}; "
-                "real-valued maps (depth, soft segmentations) go to plan.images"
-            )
-        donors = _checks.donors(where, "maps", donors, maps)
-        self._check_map_axes(where, maps.shape)
+            remedy = "real-valued maps (depth, soft segmentations) go to plan.images"
+            raise _checks.type_error(where, "maps must be integer or boolean", maps, remedy)
+        channels = maps.ndim > 2 and 1 in (maps.shape[1], maps.shape[-1])
+        if channels if self.spatial is None else maps.shape[1:] != self.spatial:
+            wanted = f"maps must be [B, *spatial] with extents {self.spatial or 'of any size'}"
+            remedy = "squeeze a channel axis of 1"
+            raise _checks.value_error(where, wanted, maps, remedy)
         return _maps(self, maps, donors)
 
     def loss(
@@ -300,10 +290,7 @@ class Plan:
             (4,)
         """
         where = "Plan.loss"
-        labels = self._batch(where, "labels", labels)
-        if donors is not None:
-            donors = self._batch(where, "donors", donors)
-            _checks.layout(where, "labels", labels, donors)
+        labels, donors = self._both(where, "labels", labels, donors)
         own = self._loss_of(loss_fn, outputs, labels)
         others = self._loss_of(loss_fn, outputs, self._partners(labels, donors))
         return _loss(self, own, others, donors)
@@ -334,12 +321,11 @@ class Plan:
         where = "Plan.accuracy"
         logits = self._batch(where, "logits", logits)
         if logits.ndim != 2:
-            raise ValueError(f"{where}: logits must be [B, K], got {_checks.describe(logits)}")
-        labels = self._class_ids(where, "labels", labels)
-        if donors is not None:
-            donors = self._class_ids(where, "donors", donors)
-            _checks.layout(where, "labels", labels, donors)
-        return _accuracy(self, logits, labels, donors)
+            raise _checks.value_error(where, "logits must be [B, K]", logits)
+        labels, donors = self._both(where, "labels", labels, donors, _labels.class_ids)
+        pair = labels, self._partners(labels, donors)
+        own, others = (_labels.top_class(logits, ids) for ids in pair)
+        return _loss(self, own, others, donors)
 
     def only(self, valid: ArrayLike, *, donors: ArrayLike | None = None) -> "Plan":
         """The same plan, but with every row left unmixed that is not valid or whose partner is not.
@@ -365,10 +351,7 @@ class Plan:
             [1.  0.5 0.5 1. ]
         """
         where = "Plan.only"
-        valid = self._flags(where, "valid", valid)
-        if donors is not None:
-            donors = self._flags(where, "donors", donors)
-            _checks.layout(where, "valid", valid, donors)
+        valid, donors = self._both(where, "valid", valid, donors, _flags)
         return _only(self, valid, donors)
 
     def __getitem__(self, rows: slice) -> "Plan":
@@ -397,29 +380,29 @@ class Plan:
         """
         where = "Plan[start:stop]"
         if not isinstance(rows, slice):
-            raise TypeError(f"{where}: a plan is sliced, got the index {_checks.describe(rows)}")
+            raise _checks.type_error(where, "plans support slices only, as in plan[i:j]", rows)
         for name in ("start", "stop", "step"):
             if getattr(rows, name) is not None:
                 _checks.count(where, name, getattr(rows, name), None)
         batch = self._size(where)
         if not isinstance(batch, int):
-            raise ValueError(f"{where}: a plan of a symbolic batch, here {batch}, has no slices")
+            raise _checks.value_error(where, "only plans of a static batch have slices", batch)
         start, stop, step = rows.indices(batch)
         stop = max(start, stop)
         if step != 1:
-            raise ValueError(f"{where}: a slice of a plan has no step, got {rows}")
-        pairing = self.pairing.part(start, stop, batch)
+            raise _checks.value_error(where, "a slice of a plan has no step", rows)
+        pairing = self.pairing.within(start, stop, batch)
         if pairing is None:
             raise ValueError(
                 f"{where}: rows {start} to {stop} of {batch} have partners outside of the slice "
                 f"with {self.pairing!r}; pair with Flip(groups=n), slices holding whole groups, "
                 "or draw a plan for each slice"
             )
-        drawn = self.region, self.opacity, self.lam
-        region, opacity, lam = jax.tree.map(lambda x: _whole(x)[start:stop], drawn)
+        drawn = jax.tree.map(_sharding.with_whole_rows, (self.region, self.opacity, self.lam))
+        region, opacity, lam = jax.tree.map(lambda x: x[start:stop], drawn)
         return Plan(pairing, region, opacity, lam, self.spatial, stop - start)
 
-    def at(self, shape: tuple[int, ...], *, channel_axis: int | str | None = "auto") -> "Plan":
+    def at(self, shape: tuple[int, ...], *, channel_axis: ChannelAxis = "auto") -> "Plan":
         """The same plan at another resolution: of a map of tokens, of a coarse segmentation.
 
         Args:
@@ -443,8 +426,7 @@ class Plan:
         shape = self._shape(where, shape)
         if self.spatial is None:
             return self
-        _checks.canvas(where, shape, channel_axis)
-        spatial = _checks.extents(where, shape, channel_axis, True)
+        spatial = _checks.canvas(where, shape, channel_axis)
         if spatial == self.spatial:
             return self
         region = None
@@ -457,6 +439,17 @@ class Plan:
                 "pixels there, or make a plan for each resolution with Plan.of"
             )
         return Plan(self.pairing, region, self.opacity, self.lam, spatial, self.batch)
+
+    def __repr__(self) -> str:
+        """One line: what the plan is for, what it paints, and the mean of `lam` if it is known."""
+        region, blends, lam = type(self.region).__name__, "?", shown(self.lam)
+        with contextlib.suppress(Exception):  # A repr raises nothing, whatever the leaves are.
+            blends = self._blends
+            lam = f"{np.asarray(self.lam).sum(dtype=np.float64).item() / len(self.lam):.3f} (mean)"
+        return (
+            f"Plan(batch={self.batch}, spatial={self.spatial}, pairing={self.pairing!r}, "
+            f"region={region}, blends={blends}, lam={lam})"
+        )
 
     @property
     def _blends(self) -> bool:
@@ -474,9 +467,11 @@ class Plan:
             )
         return self.batch
 
-    def _batch(self, where: str, argument: str, value: Any) -> jax.Array:
+    def _batch(
+        self, where: str, argument: str, value: Any, check: Check = _checks.array
+    ) -> jax.Array:
         """An array with the batch size of this plan."""
-        value = _checks.array(where, argument, value)
+        value = check(where, argument, value)
         _checks.batch(where, argument, value, self._size(where), "the plan")
         return jnp.asarray(value)
 
@@ -484,56 +479,54 @@ class Plan:
         """A static shape with the batch size of this plan."""
         shape = _checks.batched_shape(where, shape)
         if shape[0] != self._size(where):
-            raise ValueError(f"{where}: the plan was made for a batch of {self.batch}, got {shape}")
+            raise _checks.value_error(where, f"the plan was made for a batch of {self.batch}", shape)
         return shape
 
-    def _class_ids(self, where: str, argument: str, value: Any) -> jax.Array:
-        """Class ids with the batch size of this plan."""
-        value = self._batch(where, argument, value)
-        if value.ndim != 1 or not jnp.issubdtype(value.dtype, jnp.integer):
-            raise TypeError(
-                f"{where}: {argument} must be class ids int[B], got {_checks.describe(value)}; "
-                "for one-hot labels pass their argmax"
-            )
-        return value
+    def _both(
+        self,
+        where: str,
+        argument: str,
+        value: Any,
+        donors: Any,
+        check: Check = _checks.array,
+        *,
+        like: bool = False,
+    ) -> tuple[jax.Array, Any]:
+        """An array of the batch size of this plan, and donors for it: `like` it, or None."""
+        value = self._batch(where, argument, value, check)
+        if donors is None:
+            return value, None
+        donors = self._batch(where, "donors", donors, check)
+        if like and donors.shape != value.shape:
+            wanted = f"donors must have the shape of {argument}, {value.shape}"
+            raise _checks.value_error(where, wanted, donors)
+        if like and donors.dtype != value.dtype:
+            wanted = f"donors must have the dtype of {argument}, {value.dtype}"
+            raise _checks.type_error(where, wanted, donors, "cast one of them")
+        _sharding.check_alike(where, argument, value, donors)
+        return value, donors
 
-    def _flags(self, where: str, argument: str, value: Any) -> jax.Array:
-        """bool[B] of the batch size of this plan."""
-        value = self._batch(where, argument, value)
-        if value.dtype != jnp.bool_:
-            raise TypeError(
-                f"{where}: {argument} must be bool[B], got {_checks.describe(value)}; "
-                f"compare it, as in {argument} > 0"
-            )
-        return _region.part(where, argument, value, self.lam.shape)
-
-    def _extents(self, where: str, shape: tuple, channel_axis: Any) -> tuple:
-        """The spatial extents of images of this shape, which must be the ones of the region."""
-        spatial = _checks.extents(where, shape, channel_axis, self.region is not None)
-        if self.spatial is not None and spatial != self.spatial:
-            raise ValueError(
-                f"{where}: the plan was made for extents {self.spatial}, got {spatial} from images "
-                f"of shape {shape} with channel_axis={channel_axis!r}"
-            )
-        return spatial
-
-    def _check_map_axes(self, where: str, shape: tuple) -> None:
-        """Raises for maps with a channel axis, or of other extents than the region's."""
+    def _channel(self, where: str, shape: tuple, channel_axis: Any) -> int | None:
+        """The channel axis of images of this shape, which leaves the extents of the region."""
         if self.spatial is None:
-            squeezable = len(shape) > 2 and 1 in (shape[1], shape[-1])
-        elif shape[1:] == self.spatial:
-            return
+            return _checks.channel(where, shape, channel_axis, False)
+        if isinstance(channel_axis, str) and channel_axis == "auto":
+            axes = dict.fromkeys((len(shape) - 1, 1, None))
         else:
-            squeezable = shape[1:] in ((1, *self.spatial), (*self.spatial, 1))
-        if squeezable:
+            axes = (_checks.channel(where, shape, channel_axis, True),)
+        fitting = [axis for axis in axes if _checks.spatial(shape, axis) == self.spatial]
+        if not fitting:
             raise ValueError(
-                f"{where}: maps must be [B, *spatial] without a channel axis, got {shape}; "
-                "squeeze it"
+                f"{where}: the plan was made for extents {self.spatial}, got images of shape "
+                f"{shape} with channel_axis={channel_axis!r}"
             )
-        if self.spatial is not None:
+        if len(fitting) > 1:
             raise ValueError(
-                f"{where}: the plan was made for extents {self.spatial}, got maps of shape {shape}"
+                f"{where}: images of shape {shape} can be read in several ways with extents "
+                f"{self.spatial}: pass channel_axis=-1 (channels-last) or channel_axis=1 "
+                "(channels-first)"
             )
+        return fitting[0]
 
     def _partners(self, own: jax.Array, donors: jax.Array | None) -> jax.Array:
         """The partner's row of each row."""
@@ -555,42 +548,33 @@ class Plan:
         known = labels if ignored is None else jnp.where(ignored, jnp.zeros_like(labels), labels)
         loss = jnp.asarray(loss_fn(outputs, known))
         if loss.shape != self.lam.shape:
-            raise ValueError(
-                f"Plan.loss: loss_fn must return one loss for each example, {self.lam.shape}, "
-                f"got {_checks.describe(loss)}; leave the mean over the batch to the caller"
-            )
+            wanted = f"loss_fn must return one loss for each example, {self.lam.shape}"
+            raise _checks.value_error("Plan.loss", wanted, loss, "take the mean outside of it")
         loss = loss.astype(wider(loss.dtype))
         return loss if ignored is None else jnp.where(ignored, jnp.zeros_like(loss), loss)
 
 
-def _whole(x):
-    """An array that an Explicit mesh splits over its rows, as one that it does not."""
-    sharding = _checks.explicit_sharding(x)
-    if sharding is None or sharding.spec[0] is None:
-        return x
-    spec = jax.sharding.PartitionSpec(None, *sharding.spec[1:])
-    return jax.sharding.reshard(x, jax.sharding.NamedSharding(sharding.mesh, spec))
+def _flags(where: str, argument: str, value: Any) -> jax.Array | np.ndarray:
+    """bool[B]."""
+    value = _checks.array(where, argument, value)
+    if value.dtype != jnp.bool_:
+        remedy = f"compare it, as in {argument} > 0"
+        raise _checks.type_error(where, f"{argument} must be bool[B]", value, remedy)
+    return _checks.shaped(where, argument, value, value.shape[:1])
 
 
 @functools.partial(jit, static_argnums=(3, 4))
-def _assemble(pairing, region, opacity, batch, spatial) -> Plan:
-    """The plan of what was drawn: boxes clipped, `lam` computed from what is painted."""
-    left, lost = None, None
-    opacity = None if opacity is None else jnp.clip(opacity, 0, 1)
-    if isinstance(region, Box):
-        lost = jnp.any(region.stop == _region.LOST, axis=1)
-        region = _region.clip(region, spatial)
-    elif isinstance(region, Mask) and region.painted.dtype != jnp.bool_:
-        region = Mask(jnp.clip(region.painted, 0, 1))
+def assemble(pairing, region, opacity, batch, spatial) -> Plan:
+    """The plan of what was drawn: regions within the image, `lam` computed from what is painted."""
+    left = None
     if region is not None:
-        left = _region.original_share(region, spatial)
+        region, left = _region.settle(region, spatial)
     if opacity is None:
         lam = jnp.zeros((batch,), jnp.float32) if left is None else left
     else:
+        opacity = jnp.clip(opacity, 0, 1)
         # Exact at both ends: lam is `left` where the partner is opaque, 1 where nothing is painted.
         lam = 1 - opacity if left is None else left + (1 - opacity) * (1 - left)
-    if lost is not None:
-        lam = jnp.where(lost, jnp.nan, lam)
     return Plan(pairing, region, opacity, lam, None if region is None else spatial, batch)
 
 
@@ -612,19 +596,16 @@ def _images(plan, images, donors, channel):
 
 
 @functools.partial(jit, static_argnums=4)
-def _labels(plan, labels, donors, smoothing, num_classes):
+def _mixed_labels(plan, labels, donors, smoothing, num_classes):
     """Encodes both labels densely and mixes them."""
-    share, others = plan._label_share(donors)[:, None], plan._partners(labels, donors)
-    if labels.ndim == others.ndim == 1:
-        return _mix_ids(share, labels, others, smoothing, num_classes)
-    own, others = (_encode(y, smoothing, num_classes) for y in (labels, others))
-    dtype = jnp.float64 if jnp.float64 in (own.dtype, others.dtype) else jnp.float32
-    return mix(share, own.astype(dtype), others.astype(dtype))
+    others = plan._partners(labels, donors)
+    own, others, columns = _labels.encode(labels, others, smoothing, num_classes)
+    return columns(mix(plan._label_share(donors)[:, None], own, others))
 
 
 @jit
 def _only(plan, valid, donors):
-    """Leaves rows unmixed that have nobody valid to be mixed with."""
+    """Leaves rows unmixed that are not valid, or whose partners are not."""
     off = ~(valid & plan._partners(valid, donors))
     region, opacity = _region.switch_off(plan.region, plan.opacity, off)
     lam = jnp.where(off, 1.0, plan.lam)
@@ -641,54 +622,3 @@ def _maps(plan, maps, donors):
 def _loss(plan, own, others, donors):
     """Mixes two losses of each row."""
     return mix(plan._label_share(donors), own, others)
-
-
-@jit
-def _accuracy(plan, logits, labels, donors):
-    """The mixed label's value at the top class."""
-    top = jnp.argmax(logits, axis=1)
-    own, others = (
-        (top.astype(ids.dtype) == ids).astype(jnp.float32)
-        for ids in map(_countable, (labels, plan._partners(labels, donors)))
-    )
-    return mix(plan._label_share(donors), own, others)
-
-
-def _mix_ids(share, own, others, smoothing, num_classes):
-    """Dense labels from class ids, mixed once for each kind of class in a row, not K times.
-
-    A class is that of both images, of the row's own, of its partner's, or of neither.
-    """
-    (own, own_known), (other, other_known) = (_hits(ids, num_classes) for ids in (own, others))
-    mine = _smooth(jnp.array([[1.0, 1, 0, 0]], jnp.float32), own_known, smoothing, num_classes)
-    theirs = _smooth(jnp.array([[1.0, 0, 1, 0]], jnp.float32), other_known, smoothing, num_classes)
-    both, first, second, neither = jnp.split(mix(share, mine, theirs), 4, axis=1)
-    return jnp.where(own, jnp.where(other, both, first), jnp.where(other, second, neither))
-
-
-def _encode(labels, smoothing, num_classes):
-    """Dense labels [B, K] of at least float32, smoothed."""
-    if labels.ndim == 2:
-        dense = labels.astype(wider(labels.dtype))
-        return dense if dense.shape[1] == 1 else _smooth(dense, 1.0, smoothing, dense.shape[1])
-    hits, known = _hits(labels, num_classes)
-    return _smooth(hits.astype(jnp.float32), known, smoothing, num_classes)
-
-
-def _hits(ids, num_classes):
-    """bool[B, K], which class it is, and float32[B, 1], whether it is one at all."""
-    ids = _countable(ids)
-    hits = ids[:, None] == jnp.arange(num_classes, dtype=ids.dtype)[None, :]
-    return hits, ((ids >= 0) & (ids < num_classes))[:, None].astype(jnp.float32)
-
-
-def _countable(ids):
-    """Class ids in at least 32 bits: the number of classes may not fit into fewer."""
-    return ids.astype(jnp.int32) if ids.dtype.itemsize < 4 else ids
-
-
-def _smooth(dense, known, smoothing, num_classes):
-    """Spreads `smoothing` of each known label evenly over the classes."""
-    smoothing = jnp.asarray(smoothing).astype(dense.dtype)
-    # (1 - smoothing) * dense + smoothing / K would round the on-value twice.
-    return dense - smoothing * (dense - known / num_classes)

@@ -1,31 +1,54 @@
 """Policies: mixers made of mixers, which touch the pixels once whatever their depth."""
 
+import dataclasses
 import itertools
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
 from jaxmix import _checks, _pairing, _region
-from jaxmix._mixers import Mixer, _float32, _where_rows
+from jaxmix._beta import float32, uniforms
+from jaxmix._mixers import Mixer, check_mixer, draw_rows, draws, shared
+from jaxmix._pairing import PairingField
+from jaxmix._pytree import replaced
 from jaxmix._region import Box, Mask
 
 
-class RandomChoice(Mixer):
+class _Policy(Mixer):
+    """Base class for policies. A plan has one pairing, so that of the mixers is the policy's."""
+
+    pairing: PairingField = dataclasses.field(init=False)
+
+    @property
+    def _drawn_per(self):
+        """Each mixer has a granularity of its own: what is drawn is a row for each example."""
+        return "example"
+
+    def _draw_shared(self, key, rows):
+        """float32[rows] in [0, 1), one draw for each example, pair or batch."""
+        uniform = uniforms(key, draws(self.per, rows), 1)[:, 0]
+        return shared(uniform, self.per, self.pairing, rows)
+
+
+class RandomChoice(_Policy):
     """Applies one of several mixers, chosen at random.
 
-    The choice is between draws, not between images: the regions and opacities of the mixers are
-    merged row by row into one plan, whose one pass over the pixels costs what a single mixer's
-    does.
+    The regions and opacities that the mixers draw are merged row by row into one plan, which makes
+    one pass over the pixels: it costs what a single mixer costs.
 
     Attributes:
         mixers: the mixers to choose from. A plan has one pairing, so theirs must agree.
         probs: their probabilities, normalised to sum to 1; equal if None. Numbers or traced.
-        per: what gets a choice of its own: each "example", each "pair" of a flip, or the "batch".
+        per: the granularity of the choice: one for each "example", each "pair" of a flip, or the
+            "batch". The mixers keep their own granularity.
 
     Raises:
         TypeError: if one of `mixers` is not a mixer.
-        ValueError: if there are none, their pairings differ, or `probs` are no probabilities.
+        ValueError: if there are none, their pairings differ, or `probs` are not probabilities.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmix
@@ -34,46 +57,47 @@ class RandomChoice(Mixer):
         (8, 32, 32, 3)
     """
 
-    mixers: tuple[Mixer, ...]
-    probs: Any = None
-    pairing: ClassVar = property(lambda self: self.mixers[0].pairing)
+    mixers: Sequence[Mixer]
+    probs: Sequence[ArrayLike] | jax.Array | np.ndarray | None = None
 
     def __post_init__(self):
         name = "RandomChoice"
         if not isinstance(self.mixers, tuple | list):
-            raise TypeError(
-                f"{name}: mixers must be a sequence of mixers, got {_checks.describe(self.mixers)}"
-            )
+            raise _checks.type_error(name, "mixers must be a sequence of mixers", self.mixers)
         if not self.mixers:
-            raise ValueError(f"{name}: mixers must hold at least one mixer, got none")
+            raise _checks.value_error(name, "mixers must hold at least one mixer", self.mixers)
         for mixer in self.mixers:
-            _check_mixer(name, "each of mixers", mixer)
-            if not _pairing.same(self.pairing, mixer.pairing):
+            check_mixer(name, "each of mixers", mixer)
+        pairing = self.mixers[0].pairing
+        for mixer in self.mixers:
+            if not _pairing.same(pairing, mixer.pairing):
                 raise ValueError(
                     f"{name}: mixers must agree on the pairing, which a plan draws once, got "
-                    f"{self.pairing!r} and {mixer.pairing!r}"
+                    f"{pairing!r} and {mixer.pairing!r}"
                 )
+        self._set("pairing", pairing)
         if self.probs is not None:
-            self._set("probs", _checks.probs(name, self.probs, len(self.mixers)))
+            self._set("probs", _probs(name, self.probs, len(self.mixers)))
         super().__post_init__()
 
-    def _requests(self, spatial):
-        """One uniform for the choice, and what the mixers ask for."""
-        requests = [(self.per == "batch", 1)]
-        return requests + [r for mixer in self.mixers for r in mixer._requests(spatial)]
-
-    def _sample(self, draws, pairing, batch, spatial):
-        """Samples every mixer and chooses between the samples row by row."""
-        choice = self._spread(self._choice(next(draws)[:, 0]), pairing, batch)
-        samples = [mixer._sample(draws, pairing, batch, spatial) for mixer in self.mixers]
-        regions = _common_regions([region for region, _ in samples], batch, spatial)
-        opacities = _common_opacities([opacity for _, opacity in samples], batch)
+    def draw(self, key, rows, spatial):
+        """Draws from every mixer, and chooses between what they drew row by row."""
+        choice_key, *keys = jax.random.split(key, 1 + len(self.mixers))
+        choice = self._choice(self._draw_shared(choice_key, rows))
+        drawn = [draw_rows(m, k, rows, spatial) for m, k in zip(self.mixers, keys, strict=True)]
+        regions = _common_regions([region for region, _ in drawn], rows, spatial)
+        opacities = _common_opacities([opacity for _, opacity in drawn], rows)
         return _chosen(choice, regions), _chosen(choice, opacities)
+
+    def _paired(self, pairing):
+        """The same policy with another pairing, which its mixers have, too."""
+        mixers = tuple(mixer._paired(pairing) for mixer in self.mixers)
+        return replaced(self, pairing=pairing, mixers=mixers)
 
     def _choice(self, uniform):
         """int32[rows]: the number of the mixer that is chosen."""
         probs = [1.0] * len(self.mixers) if self.probs is None else self.probs
-        *bounds, total = itertools.accumulate(_float32(prob) for prob in probs)
+        *bounds, total = itertools.accumulate(float32(prob) for prob in probs)
         # Scaled by the total instead of dividing by it, so that rounding cannot reach a mixer of
         # probability 0.
         point = uniform * total
@@ -83,14 +107,15 @@ class RandomChoice(Mixer):
         return choice
 
 
-class RandomApply(Mixer):
+class RandomApply(_Policy):
     """Applies a mixer with a probability, and otherwise leaves the image bit for bit untouched.
 
     Attributes:
         mixer: the mixer to apply.
         prob: the probability of applying it: a number in [0, 1] or a traced scalar, so that a
             schedule can switch the mixing on and off without a retrace.
-        per: what is decided on its own: each "example", each "pair" of a flip, or the "batch".
+        per: the granularity of the decision: one for each "example", each "pair" of a flip, or the
+            "batch". The mixer keeps its own granularity.
 
     Raises:
         TypeError: if `mixer` is not a mixer.
@@ -105,31 +130,45 @@ class RandomApply(Mixer):
     """
 
     mixer: Mixer
-    prob: Any = 0.5
-    pairing: ClassVar = property(lambda self: self.mixer.pairing)
+    prob: ArrayLike = 0.5
 
     def __post_init__(self):
-        _check_mixer("RandomApply", "mixer", self.mixer)
-        self._set("prob", _checks.share("RandomApply", "prob", self.prob))
+        check_mixer("RandomApply", "mixer", self.mixer)
+        self._set("pairing", self.mixer.pairing)
+        self._set("prob", _checks.fraction("RandomApply", "prob", self.prob))
         super().__post_init__()
 
-    def _requests(self, spatial):
-        """One uniform for the decision, and what the mixer asks for."""
-        return [(self.per == "batch", 1), *self.mixer._requests(spatial)]
+    def draw(self, key, rows, spatial):
+        """Draws from the mixer, and empties the rows to which it is not applied."""
+        apply_key, mixer_key = jax.random.split(key)
+        off = self._draw_shared(apply_key, rows) >= float32(self.prob)
+        return _region.switch_off(*draw_rows(self.mixer, mixer_key, rows, spatial), off)
 
-    def _sample(self, draws, pairing, batch, spatial):
-        """Samples the mixer, and empties what it is not to be applied to."""
-        off = self._spread(next(draws)[:, 0] >= _float32(self.prob), pairing, batch)
-        region, opacity = self.mixer._sample(draws, pairing, batch, spatial)
-        return _region.switch_off(region, opacity, off)
+    def _paired(self, pairing):
+        """The same policy with another pairing, which its mixer has, too."""
+        return replaced(self, pairing=pairing, mixer=self.mixer._paired(pairing))
 
 
-def _check_mixer(where, argument, mixer):
-    """Raises unless it is a mixer."""
-    if not isinstance(mixer, Mixer):
-        raise TypeError(
-            f"{where}: {argument} must be a mixer such as CutMix(), got {_checks.describe(mixer)}"
-        )
+def _probs(where: str, value: Any, count: int) -> Any:
+    """Weights of `count` alternatives: a tuple of scalars, or an array of shape [count]."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    listed = isinstance(value, tuple | list)
+    if not (listed or hasattr(value, "shape")):
+        raise _checks.type_error(where, "probs must be a sequence of numbers", value)
+    if ((len(value),) if listed else value.shape) != (count,):
+        wanted = f"probs must have one number for each of the {count} mixers"
+        raise _checks.value_error(where, wanted, value)
+    if not listed:
+        return value
+    value = tuple(_checks.number(where, "each of probs", prob, "not negative") for prob in value)
+    known = [prob for prob in value if isinstance(prob, float)]
+    small = any(not (prob == 0 or prob >= _checks.LEAST) for prob in known)
+    if small or sum(known) > _checks.LARGEST:
+        raise _checks.value_error(where, "probs must be finite and >= 0 in float32", value)
+    if len(known) == count and not sum(known) > 0:
+        raise _checks.value_error(where, "probs must not all be zero", value)
+    return value
 
 
 def _common_regions(regions, batch, spatial):
@@ -157,5 +196,7 @@ def _chosen(choice, alternatives):
     result = alternatives[0]
     for number, alternative in enumerate(alternatives[1:], 1):
         take = choice == number
-        result = jax.tree.map(lambda a, r, take=take: _where_rows(take, a, r), alternative, result)
+        result = jax.tree.map(
+            lambda a, r, take=take: _region.where_rows(take, a, r), alternative, result
+        )
     return result

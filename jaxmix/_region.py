@@ -2,16 +2,18 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxmix import _checks
 from jaxmix._pytree import STATIC, pytree
 
-BOX_LAWS = ("paper", "timm", "contained")
+BoxLaw = Literal["paper", "timm", "contained"]
+BOX_LAWS = get_args(BoxLaw)
 
 # The stop of a box that was drawn from NaN: integers have no NaN, and such a box must not pass for
 # an empty one.
@@ -36,14 +38,14 @@ class Box:
         [0.5]
     """
 
-    start: jax.Array
-    stop: jax.Array
+    start: jax.Array | np.ndarray
+    stop: jax.Array | np.ndarray
     grid: Any = dataclasses.field(default=1, metadata=STATIC)  # An int, or one for each axis.
 
 
 @pytree(eq=False)
 class Mask:
-    """Any region: the share of each pixel that is painted.
+    """Any region: how much of each pixel is painted.
 
     Attributes:
         painted: bool[B, *spatial], or float32[B, *spatial] in [0, 1].
@@ -55,7 +57,7 @@ class Mask:
         [0.75]
     """
 
-    painted: jax.Array
+    painted: jax.Array | np.ndarray
 
 
 Region = Box | Mask | None
@@ -82,7 +84,7 @@ def draw_box(
         spatial: the extents in pixels.
         law: one of `BOX_LAWS`.
         lam: float32[rows], the original's share that was drawn.
-        minmax: the bounds of each side's share of the extent, in place of `lam`.
+        minmax: the bounds of each side as a fraction of the extent, in place of `lam`.
         axes: the n spatial axes that are limited.
         grid: the n sides of a cell in pixels, each a divisor of its extent.
     """
@@ -96,8 +98,8 @@ def draw_box(
         sides = low + jnp.floor(uniforms[:, :n] * (high - low))
         box = _contained(sides, uniforms[:, n:], extents)
     else:
-        share = (1 - lam)[:, None]
-        sides = extents * (jnp.sqrt(share) if n == 2 else share ** (1 / max(n, 1)))
+        area = (1 - lam)[:, None]
+        sides = extents * (jnp.sqrt(area) if n == 2 else area ** (1 / max(n, 1)))
         if law == "contained":
             box = _contained(jnp.round(sides), uniforms, extents)
         else:
@@ -115,8 +117,8 @@ def _spanning(box: Box, axes: tuple[int, ...], spatial: tuple) -> Box:
     grid = tuple(box.grid[axes.index(a)] if a in axes else n for a, n in enumerate(spatial))
     columns = jnp.array(axes)
     start, stop = (
-        full.at[:, columns].set(part)
-        for full, part in ((whole.start, box.start), (whole.stop, box.stop))
+        full.at[:, columns].set(edge)
+        for full, edge in ((whole.start, box.start), (whole.stop, box.stop))
     )
     return Box(start, stop, grid)
 
@@ -174,14 +176,9 @@ def switch_off(
     A region is emptied; only without one is the opacity set to 0. So an opaque region stays
     opaque, and a blend of whole images gets no region.
     """
-    if isinstance(region, Box):
-        off = off[:, None]
-        start, stop = (jnp.where(off, 0, edge) for edge in (region.start, region.stop))
-        return Box(start, stop, region.grid), opacity
-    if isinstance(region, Mask):
-        off = lax.expand_dims(off, range(1, region.painted.ndim))
-        nothing = jnp.zeros((), region.painted.dtype)
-        return Mask(jnp.where(off, nothing, region.painted)), opacity
+    if region is not None:
+        emptied = jax.tree.map(lambda x: where_rows(off, jnp.zeros((), x.dtype), x), region)
+        return emptied, opacity
     opacity = jnp.ones(off.shape, jnp.float32) if opacity is None else opacity
     return None, jnp.where(off, 0.0, opacity)
 
@@ -193,8 +190,19 @@ def clip(box: Box, spatial: tuple) -> Box:
     return Box(start, jnp.clip(box.stop, start, extents), box.grid)
 
 
+def settle(region: Box | Mask, spatial: tuple) -> tuple[Box | Mask, jax.Array]:
+    """The region within the image, as a plan holds it, and float32[B], the original's share."""
+    if isinstance(region, Mask):
+        soft = region.painted.dtype != jnp.bool_
+        mask = Mask(jnp.clip(region.painted, 0, 1)) if soft else region
+        return mask, original_share(mask, spatial)
+    lost = jnp.any(region.stop == LOST, axis=1)
+    box = clip(region, spatial)
+    return box, jnp.where(lost, jnp.nan, original_share(box, spatial))
+
+
 def original_share(region: Box | Mask, spatial: tuple) -> jax.Array:
-    """float32[B]: the share of the pixels that a region leaves alone, its boxes being clipped.
+    """float32[B]: the share of the pixels that a region leaves to the original.
 
     The count of pixels is an exact integer up to 2^24, and so is the share's numerator. The
     denominator is written as a sum because XLA divides by a constant inexactly.
@@ -238,42 +246,67 @@ def checked(where: str, region: Any, batch: Any, spatial: tuple) -> Region:
     if region is None:
         return None
     if isinstance(region, Mask):
-        painted = part(where, "Mask.painted", region.painted, (batch, *spatial))
+        painted = _checks.shaped(where, "Mask.painted", region.painted, (batch, *spatial))
         if painted.dtype == jnp.bool_:
             return Mask(painted)
         if jnp.issubdtype(painted.dtype, jnp.floating):
             return Mask(painted.astype(jnp.float32))
-        raise TypeError(
-            f"{where}: Mask.painted must be bool or float32, got {_checks.describe(painted)}"
-        )
+        raise _checks.type_error(where, "Mask.painted must be bool or float32", painted)
     if not isinstance(region, Box):
-        raise TypeError(
-            f"{where}: region must be a Box, a Mask or None, got {_checks.describe(region)}"
-        )
+        raise _checks.type_error(where, "region must be a Box, a Mask or None", region)
     edges = []
     for name in ("start", "stop"):
-        edge = part(where, f"Box.{name}", getattr(region, name), (batch, len(spatial)))
+        edge = _checks.shaped(where, f"Box.{name}", getattr(region, name), (batch, len(spatial)))
         if not jnp.issubdtype(edge.dtype, jnp.integer):
-            raise TypeError(
-                f"{where}: Box.{name} must be integer pixel bounds, got {_checks.describe(edge)}"
-            )
+            raise _checks.type_error(where, f"Box.{name} must be integer pixel bounds", edge)
         edges.append(edge.astype(jnp.int32))
     grid = _checks.counts(where, "Box.grid", region.grid, 1)
-    return Box(edges[0], edges[1], _checks.grid(where, grid, spatial))
+    return Box(edges[0], edges[1], cells(where, grid, spatial))
 
 
 def checked_opacity(where: str, opacity: Any, batch: Any) -> jax.Array | None:
     """The opacity of that many rows, in float32."""
     if opacity is None:
         return None
-    return part(where, "opacity", opacity, (batch,)).astype(jnp.float32)
+    return _checks.shaped(where, "opacity", opacity, (batch,)).astype(jnp.float32)
 
 
-def part(where: str, argument: str, value: Any, shape: tuple) -> jax.Array:
-    """An array of that shape."""
-    value = _checks.array(where, argument, value)
-    if value.shape != shape:
+def limited_axes(where: str, axes: Any, spatial: tuple) -> tuple[int, ...]:
+    """The spatial axes that a box limits, counted from the front; all for None."""
+    rank = len(spatial)
+    if axes is None:
+        return tuple(range(rank))
+    named = (axes,) if isinstance(axes, int) else axes
+    positions = tuple(axis + rank if axis < 0 else axis for axis in named)
+    if not positions or sorted(set(positions) & set(range(rank))) != sorted(positions):
         raise ValueError(
-            f"{where}: {argument} must have the shape {shape}, got {_checks.describe(value)}"
+            f"{where}: axes={axes} must name one or more of the {rank} spatial axes of images of "
+            f"extents {spatial}, each once, counted from 0 among them"
         )
-    return jnp.asarray(value)
+    return positions
+
+
+def cells(where: str, grid: Any, extents: tuple) -> tuple[int, ...]:
+    """The side of a cell along each axis, a divisor of its extent."""
+    sides = grid if isinstance(grid, tuple) else (grid,) * len(extents)
+    if len(sides) != len(extents) or any(n % side for n, side in zip(extents, sides, strict=True)):
+        raise ValueError(
+            f"{where}: grid={grid} must divide the extents {extents} that the box limits; resize "
+            "or pad the images, or choose another grid"
+        )
+    return sides
+
+
+def minmax(where: str, value: Any, argument: str = "minmax") -> tuple:
+    """The bounds of each side as a fraction of the extent."""
+    if not (isinstance(value, tuple | list) and len(value) == 2):
+        raise _checks.value_error(where, f"{argument} must be a pair (a, b) of fractions", value)
+    low, high = (_checks.fraction(where, f"each of {argument}", bound) for bound in value)
+    if isinstance(low, float) and isinstance(high, float) and low > high:
+        raise _checks.value_error(where, f"{argument} must be (a, b) with a <= b", (low, high))
+    return low, high
+
+
+def where_rows(condition: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
+    """Chooses whole rows."""
+    return jnp.where(lax.expand_dims(condition, range(1, no.ndim)), yes, no)

@@ -1,4 +1,4 @@
-"""Pictures of mixed batches, as figures of matplotlib (which `pip install matplotlib` brings).
+"""Pictures of mixed batches, as Matplotlib figures. Requires Matplotlib.
 
 Example:
     >>> import jax, jaxmix
@@ -7,8 +7,6 @@ Example:
     <Figure size 500x130 with 4 Axes>
 """
 
-import dataclasses
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxmix import _checks
-from jaxmix._mixers import Mixer
+from jaxmix import _checks, _labels
+from jaxmix._mixers import Mixer, check_mixer
 from jaxmix._pairing import Flip
 from jaxmix._plan import Plan
 from jaxmix._region import Box
@@ -34,7 +32,7 @@ def show(
     class_names: Sequence[str] | None = None,
     columns: int = 8,
 ) -> Any:
-    """Draws a mixed batch: each title its two classes with their shares.
+    """Shows a mixed batch. Titles say the two classes and their weights.
 
     Args:
         images: the mixed images, [B, H, W], [B, H, W, C] or [B, C, H, W] with C 1 or 3, of any
@@ -43,7 +41,7 @@ def show(
             largest.
         labels: what the titles say: mixed labels float[B, K], or class ids int[B], which are mixed
             by `plan` first if there is one.
-        plan: the plan by which the images were mixed: its painted regions are outlined.
+        plan: the plan that mixed the images: its painted regions are outlined.
         class_names: the names of the K classes; their numbers by default.
         columns: images in a row.
 
@@ -52,8 +50,8 @@ def show(
 
     Raises:
         ImportError: without matplotlib.
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if the images are no pictures, or sizes do not agree.
+        TypeError: if an argument has the wrong type.
+        ValueError: if the images cannot be displayed, or shapes are incompatible.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmix
@@ -71,22 +69,20 @@ def show(
         _check_plan(where, plan, pictures)
     titles = _titles(where, labels, plan, class_names, batch)
     columns = max(1, min(columns, batch))
-    figure = _figure(where, -(-batch // columns), columns, 1.5 if labels is not None else 1.1)
+    rows = -(-batch // columns)
+    figure = _figure(where, rows, columns, 1.5 if labels is not None else 1.1)
     for i, picture in enumerate(pictures):
-        axes = figure.add_subplot(-(-batch // columns), columns, i + 1)
-        _draw(axes, picture)
+        axes = _panel(figure.add_subplot(rows, columns, i + 1), picture, plan, i)
         axes.set_title(titles[i], fontsize=8)
-        if plan is not None:
-            _outline(axes, plan, i)
     return figure
 
 
 def gallery(images: ArrayLike, mixers: Sequence[Mixer], key: jax.Array) -> Any:
-    """Draws what each of several mixers makes of a batch: one row each, the original on top.
+    """Compares several mixers on one batch: a row for each, with the originals on top.
 
     Args:
         images: as for `show`, not mixed yet.
-        mixers: the mixers, each of which draws with a key of its own.
+        mixers: the mixers; each draws with its own key.
         key: a PRNG key, typed or raw.
 
     Returns:
@@ -94,8 +90,8 @@ def gallery(images: ArrayLike, mixers: Sequence[Mixer], key: jax.Array) -> Any:
 
     Raises:
         ImportError: without matplotlib.
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if the images are no pictures.
+        TypeError: if an argument has the wrong type.
+        ValueError: if the images cannot be displayed.
 
     Example:
         >>> import jax, jaxmix
@@ -108,38 +104,26 @@ def gallery(images: ArrayLike, mixers: Sequence[Mixer], key: jax.Array) -> Any:
     pictures = _pictures(where, images)
     _checks.key(where, key)
     if not isinstance(mixers, tuple | list):
-        raise TypeError(
-            f"{where}: mixers must be a sequence of mixers, got {_checks.describe(mixers)}"
-        )
+        raise _checks.type_error(where, "mixers must be a sequence of mixers", mixers)
     for mixer in mixers:
-        if not isinstance(mixer, Mixer):
-            raise TypeError(
-                f"{where}: each of mixers must be a mixer such as CutMix(), "
-                f"got {_checks.describe(mixer)}"
-            )
+        check_mixer(where, "each of mixers", mixer)
     rows, columns = 1 + len(mixers), len(pictures)
     figure = _figure(where, rows, columns, 1.35)
     figure.get_layout_engine().set(h_pad=0.1)
+    # The channels of a greyscale picture were dropped: all axes are spatial then.
+    layout: Any = {"channel_axis": -1 if pictures.ndim == 4 else None}
     for row, mixer in enumerate((None, *mixers)):
-        plan, mixed = None, pictures
+        plan, mixed, name = None, pictures, "original"
         if mixer is not None:
-            # The channels of a greyscale picture were dropped: what is left is all spatial axes.
-            channel_axis = -1 if pictures.ndim == 4 else None
-            plan = mixer.plan(
-                jax.random.fold_in(key, row), pictures.shape, channel_axis=channel_axis
-            )
-            mixed = plan.images(pictures, channel_axis=channel_axis)
+            plan = mixer.plan(jax.random.fold_in(key, row), pictures.shape, **layout)
+            mixed, name = plan.images(pictures, **layout), repr(mixer)
         for i, picture in enumerate(np.asarray(mixed)):
             axes = figure.add_subplot(rows, columns, row * columns + i + 1)
-            _draw(axes, picture)
-            if plan is not None:
-                _outline(axes, plan, i)
+            _panel(axes, picture, plan, i)
             if i == 0:
-                name = "original" if mixer is None else _short(mixer)
                 # A title that is wider than its axes would widen the first column.
                 axes.set_title(" ", fontsize=8)
-                above = {"transform": axes.transAxes, "in_layout": False}
-                axes.text(0, 1.06, name, fontsize=8, **above)
+                axes.text(0, 1.06, name, fontsize=8, transform=axes.transAxes, in_layout=False)
     return figure
 
 
@@ -160,10 +144,8 @@ def _pictures(where: str, images: Any) -> np.ndarray:
     if pictures.ndim == 4 and pictures.shape[-1] not in channels and pictures.shape[1] in channels:
         pictures = np.moveaxis(pictures, 1, -1)
     if pictures.ndim not in (3, 4) or (pictures.ndim == 4 and pictures.shape[-1] not in channels):
-        raise ValueError(
-            f"{where}: images must be [B, H, W], [B, H, W, C] or [B, C, H, W] with 1 or 3 "
-            f"channels, got {_checks.describe(given)}"
-        )
+        wanted = "images must be [B, H, W], [B, H, W, C] or [B, C, H, W] with 1 or 3 channels"
+        raise _checks.value_error(where, wanted, given)
     if pictures.ndim == 4 and pictures.shape[-1] == 1:
         pictures = pictures[..., 0]
     top = 255.0 if np.issubdtype(pictures.dtype, np.integer) else 1.0
@@ -178,13 +160,13 @@ def _pictures(where: str, images: Any) -> np.ndarray:
 def _check_plan(where: str, plan: Any, pictures: np.ndarray) -> None:
     """Raises unless it is a plan for a batch of pictures of that size."""
     if not isinstance(plan, Plan):
-        raise TypeError(f"{where}: plan must be a Plan, got {_checks.describe(plan)}")
+        raise _checks.type_error(where, "plan must be a Plan", plan)
     batch, spatial = len(pictures), pictures.shape[1:3]
     if plan.lam.shape != (batch,) or plan.spatial not in (None, spatial):
         extents = "any extents" if plan.spatial is None else f"extents {plan.spatial}"
         raise ValueError(
-            f"{where}: plan is one for a batch of {plan.lam.shape} and {extents}, "
-            f"got {batch} images of extents {spatial}"
+            f"{where}: plan is for a batch of {plan.batch} and {extents}, got {batch} images of "
+            f"extents {spatial}"
         )
 
 
@@ -196,12 +178,11 @@ def _titles(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) 
     classes = len(names) if names is not None else None
     if labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.integer):
         classes = classes or max(int(np.max(labels, initial=0)) + 1, 2)
-        _checks.labels(where, labels, classes)
-        plan = Plan.of((batch,), Flip(), opacity=jnp.zeros(batch)) if plan is None else plan
-        _checks.batch(where, "labels", labels, batch, f"a batch of {batch} images")
-        labels = plan.labels(labels, num_classes=classes)
-    _checks.labels(where, labels, classes)
+    labels = _labels.checked(where, "labels", labels, classes)
     _checks.batch(where, "labels", labels, batch, f"a batch of {batch} images")
+    if labels.ndim == 1:
+        plan = Plan.of((batch,), Flip(), opacity=jnp.zeros(batch)) if plan is None else plan
+        labels = plan.labels(labels, num_classes=classes)
     shares = np.asarray(labels).astype(np.float64)
     if shares.shape[1] == 1:
         return [f"{value:.2f}" for value in shares[:, 0]]
@@ -214,10 +195,13 @@ def _titles(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) 
     ]
 
 
-def _draw(axes: Any, picture: np.ndarray) -> None:
-    """Draws one picture, without ticks."""
+def _panel(axes: Any, picture: np.ndarray, plan: Plan | None, row: int) -> Any:
+    """Shows one picture, without ticks, and outlines what its plan painted."""
     axes.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
+    if plan is not None:
+        _outline(axes, plan, row)
+    return axes
 
 
 def _outline(axes: Any, plan: Plan, row: int) -> None:
@@ -239,20 +223,3 @@ def _outline(axes: Any, plan: Plan, row: int) -> None:
         rows, columns = (np.arange(-1, extent + 1) for extent in plan.spatial)
         axes.contour(columns, rows, painted, levels=[0.5], colors=OUTLINE, linewidths=1.2)
         axes.set(xlim=(-0.5, plan.spatial[1] - 0.5), ylim=(plan.spatial[0] - 0.5, -0.5))
-
-
-def _short(value: Any) -> str:
-    """The call that makes a mixer, without what is so by default."""
-    if isinstance(value, tuple):
-        return "(" + ", ".join(map(_short, value)) + ("," if len(value) == 1 else "") + ")"
-    if not isinstance(value, Mixer):
-        return repr(value)
-    fields = {field.name: field for field in dataclasses.fields(value)}
-    given = []
-    for name in inspect.signature(type(value)).parameters:
-        now, default = getattr(value, name), fields[name].default
-        if default is dataclasses.MISSING:
-            given.append(_short(now))
-        elif repr(now) != repr(default) and not (name == "pairing" and now == Flip()):
-            given.append(f"{name}={_short(now)}")
-    return f"{type(value).__name__}({', '.join(given)})"

@@ -29,11 +29,11 @@ References:
     [4] Wightman et al. 2021, tables 1 and 2, https://arxiv.org/abs/2110.00476.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from jax.typing import ArrayLike
 
-from jaxmix import _checks
+from jaxmix import _checks, _region
 from jaxmix._mixers import CutMix, Mixer, MixUp
 from jaxmix._policies import RandomApply, RandomChoice
 
@@ -46,7 +46,7 @@ def timm(
     cutmix_minmax: tuple[float, float] | None = None,
     prob: ArrayLike = 1.0,
     switch_prob: ArrayLike = 0.5,
-    mode: str = "batch",
+    mode: Literal["batch", "pair", "elem"] = "batch",
 ) -> Mixer:
     """What `timm.data.Mixup` does in timm 1.0.31, by the same arguments.
 
@@ -85,17 +85,17 @@ def timm(
     """
     where = "recipes.timm"
     per = TIMM_MODES[_checks.choice(where, "mode", mode, tuple(TIMM_MODES))]
-    prob = _checks.share(where, "prob", prob)
-    switch_prob = _checks.share(where, "switch_prob", switch_prob)
-    mixup_alpha = _checks.alpha_or_off(where, "mixup_alpha", mixup_alpha)
-    cutmix_alpha = _checks.alpha_or_off(where, "cutmix_alpha", cutmix_alpha)
+    prob = _checks.fraction(where, "prob", prob)
+    switch_prob = _checks.fraction(where, "switch_prob", switch_prob)
+    mixup_alpha = _alpha_or_off(where, "mixup_alpha", mixup_alpha)
+    cutmix_alpha = _alpha_or_off(where, "cutmix_alpha", cutmix_alpha)
     mixup = None if mixup_alpha is None else MixUp(mixup_alpha, per=per)
     if cutmix_minmax is not None:
-        cutmix = CutMix(minmax=_checks.minmax(where, cutmix_minmax, "cutmix_minmax"), per=per)
+        cutmix = CutMix(minmax=_region.minmax(where, cutmix_minmax, "cutmix_minmax"), per=per)
     else:
         cutmix = None if cutmix_alpha is None else CutMix(cutmix_alpha, per=per, box="timm")
     mixer = _one_of(where, mixup, cutmix, (1 - switch_prob, switch_prob), per)
-    always = isinstance(prob, int | float) and prob == 1
+    always = isinstance(prob, float) and prob == 1
     return mixer if always else RandomApply(mixer, prob, per=per)
 
 
@@ -116,15 +116,15 @@ def torchvision(cutmix_alpha: ArrayLike = 0.0, mixup_alpha: ArrayLike = 0.0) -> 
     Example:
         >>> import jaxmix
         >>> jaxmix.recipes.torchvision(mixup_alpha=0.2)
-        MixUp(alpha=0.2, per='batch', pairing=Roll(shift=1), fold=False)
+        MixUp(alpha=0.2, per='batch', pairing=Roll(shift=1))
 
     Reference:
         torchvision 0.29.1, references/classification/transforms.py (`get_mixup_cutmix`) and
         torchvision/transforms/v2/_augment.py, https://github.com/pytorch/vision.
     """
     where = "recipes.torchvision"
-    cutmix_alpha = _checks.alpha_or_off(where, "cutmix_alpha", cutmix_alpha)
-    mixup_alpha = _checks.alpha_or_off(where, "mixup_alpha", mixup_alpha)
+    cutmix_alpha = _alpha_or_off(where, "cutmix_alpha", cutmix_alpha)
+    mixup_alpha = _alpha_or_off(where, "mixup_alpha", mixup_alpha)
     options: Any = {"per": "batch", "pairing": "roll"}
     mixup = None if mixup_alpha is None else MixUp(mixup_alpha, **options)
     cutmix = None if cutmix_alpha is None else CutMix(cutmix_alpha, **options)
@@ -156,6 +156,13 @@ def big_vision(p: ArrayLike) -> Mixer:
     """
     p = _checks.alpha("recipes.big_vision", p, "p")
     return MixUp(p, per="batch", pairing="roll", fold=True)
+
+
+def _alpha_or_off(where: str, argument: str, value: Any) -> Any:
+    """A concentration, or None for the number 0, by which other libraries say off."""
+    value = _checks.number(where, argument, value, "positive and finite, or 0 for off")
+    off = isinstance(value, float) and value == 0
+    return None if off else _checks.alpha(where, value, argument)
 
 
 def _one_of(where: str, mixup: Mixer | None, cutmix: Mixer | None, probs: Any, per: str) -> Mixer:

@@ -68,7 +68,8 @@ def drawing(uniforms, lams):
 
     with (
         jax.disable_jit(),
-        mock.patch("jaxmix._mixers._uniform", uniform),
+        mock.patch("jaxmix._mixers.uniforms", uniform),
+        mock.patch("jaxmix._policies.uniforms", uniform),
         mock.patch("jaxmix._mixers.from_uniforms", lambda radius, angle, alpha: next(lams)),
     ):
         yield
@@ -94,34 +95,35 @@ def assert_mixed(case, plan, images, labels, *, opaque, channel_axis=1, **option
 
 
 def timm_draws(case, options, spatial, rows):
-    """The numbers that lead jaxmix to timm's draws, in the order in which `recipes.timm` asks.
+    """The numbers that lead jaxmix to timm's draws, one array for each draw of `recipes.timm`.
 
     In pair mode the second half of the batch draws too, and is not listened to.
     """
     mixup_on = options.get("mixup_alpha", 1.0) > 0
     minmax = options.get("cutmix_minmax")
     cuts = minmax is not None or options.get("cutmix_alpha", 0.0) > 0
-    columns, lams = [], []
+    uniforms, lams = [], []
     if options.get("prob", 1.0) != 1:
-        columns.append(case["apply"][:, None])
+        uniforms.append(case["apply"][:, None])
     if mixup_on and cuts:
-        columns.append(1 - case["switch"][:, None])  # jaxmix counts from MixUp up.
+        uniforms.append(1 - case["switch"][:, None])  # jaxmix counts from MixUp up.
     if mixup_on:
-        columns.append(np.full((len(case["apply"]), 2), 0.5))
+        uniforms.append(np.full((len(case["apply"]), 2), 0.5))
         lams.append(case["mixup_lam"])
     if minmax is not None:
         sides, starts = case["places"][:, :2], case["places"][:, 2:]
         low, high = (np.array([int(n * bound) for n in spatial]) for bound in minmax)
-        columns += [inside(sides - low, high - low), inside(starts, np.array(spatial) - sides + 1)]
+        starts = inside(starts, np.array(spatial) - sides + 1)
+        uniforms.append(np.hstack([inside(sides - low, high - low), starts]))
     elif cuts:
-        columns += [np.full_like(case["places"], 0.5, float), inside(case["places"], spatial)]
+        lam = np.full_like(case["places"], 0.5, float)
+        uniforms.append(np.hstack([lam, inside(case["places"], spatial)]))
         lams.append(case["cutmix_lam"])
-    uniforms = np.hstack(columns)
     if options["mode"] == "pair":
-        unheard = np.full(rows - len(uniforms), 0.1)
-        uniforms = np.concatenate([uniforms, np.broadcast_to(unheard[:, None], uniforms.shape)])
-        lams = [np.concatenate([lam, unheard]) for lam in lams]
-    return [uniforms], lams
+        unheard = np.full((rows - len(uniforms[0]), 1), 0.1)
+        uniforms = [np.concatenate([x, unheard.repeat(x.shape[1], 1)]) for x in uniforms]
+        lams = [np.concatenate([lam, unheard[:, 0]]) for lam in lams]
+    return uniforms, lams
 
 
 def by_row(values, mode, rows):
@@ -223,8 +225,8 @@ def test_torchvision(name):
     spatial = images.shape[2:]
     cut = int(case["which"]) == 1
     place = inside(case["centre"], spatial) if cut else np.full(2, 0.5)
-    uniforms = np.concatenate([[0.25 + 0.5 * cut], [0.5] * 4, place])[None]
-    with drawing([uniforms], [case["drawn_lam"][None]] * 2):
+    drawn = [0.25 + 0.5 * cut], [0.5, 0.5], [0.5, 0.5, *place]
+    with drawing([np.array(x)[None] for x in drawn], [case["drawn_lam"][None]] * 2):
         mixer = recipes.torchvision(cutmix_alpha=1.0, mixup_alpha=0.2)
         plan = mixer.plan(jax.random.key(0), images.shape, channel_axis=1)
     np.testing.assert_array_equal(plan.lam, np.full(len(images), case["lam"], np.float32))

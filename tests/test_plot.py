@@ -109,7 +109,7 @@ def test_gallery_has_a_row_for_each_mixer_below_the_original():
         "original",
         "CutMix(alpha=0.5, box='timm')",
         "MixUp()",
-        "RandomChoice((CutMix(), MixUp(alpha=0.8)), per='batch')",
+        "RandomChoice(mixers=(CutMix(), MixUp(alpha=0.8)), per='batch')",
     ]
     assert sum(len(axes.patches) for axes in figure.axes[3:6]) > 0
 

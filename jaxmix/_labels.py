@@ -1,0 +1,125 @@
+"""Labels: what is accepted as labels, and how they become dense and smooth."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix import _checks
+
+Columns = Callable[[jax.Array], jax.Array]
+
+
+def checked(where: str, argument: str, value: Any, num_classes: Any) -> jax.Array | np.ndarray:
+    """Class ids int[B], or dense labels [B, K]."""
+    value = _checks.array(where, argument, value)
+    ids = jnp.issubdtype(value.dtype, jnp.integer)
+    if value.ndim > 2:
+        remedy = "integer maps go to plan.maps, real-valued ones to plan.images"
+        wanted = f"{argument} must be class ids int[B] or dense [B, K]"
+        raise _checks.type_error(where, wanted, value, remedy)
+    if num_classes is not None:
+        num_classes = _checks.count(where, "num_classes", num_classes, 1)
+    if value.ndim == 2:
+        if ids and value.shape[1] == 1:
+            raise ValueError(
+                f"{where}: {argument} {_checks.describe(value)} could be class ids or one-hot: "
+                "squeeze class ids to int[B], cast regression targets to float"
+            )
+        if num_classes not in (None, value.shape[1]):
+            remedy = "leave num_classes out for dense labels"
+            wanted = f"num_classes={num_classes} must be the K of {argument}"
+            raise _checks.value_error(where, wanted, value, remedy)
+        return value
+    if not ids:
+        wanted = f"{argument} of rank 1 must be class ids, which are integers"
+        raise _checks.type_error(where, wanted, value, "regression targets are float[B, 1]")
+    if num_classes is None:
+        raise ValueError(
+            f"{where}: {argument} are class ids ({_checks.describe(value)}): pass num_classes=K"
+        )
+    if isinstance(value, np.ndarray) and value.size and value.max() >= num_classes:
+        wanted = f"class ids must be below num_classes={num_classes}"
+        raise _checks.value_error(where, wanted, value.max().item())
+    return value
+
+
+def class_ids(where: str, argument: str, value: Any) -> jax.Array | np.ndarray:
+    """Class ids int[B]."""
+    value = _checks.array(where, argument, value)
+    if value.ndim != 1 or not jnp.issubdtype(value.dtype, jnp.integer):
+        remedy = "for one-hot labels pass their argmax"
+        raise _checks.type_error(where, f"{argument} must be class ids int[B]", value, remedy)
+    return value
+
+
+def checked_smoothing(where: str, value: Any, labels: jax.Array) -> Any:
+    """Label smoothing, for which regression targets [B, 1] have no use."""
+    value = _checks.fraction(where, "smoothing", value, one=False)
+    if labels.ndim == 2 and labels.shape[1] == 1 and not (isinstance(value, float) and value == 0):
+        wanted = "smoothing spreads over classes, and regression targets have none"
+        raise _checks.value_error(where, wanted, labels)
+    return value
+
+
+def encode(
+    own: jax.Array, others: jax.Array, smoothing: Any, num_classes: int | None
+) -> tuple[jax.Array, jax.Array, Columns]:
+    """Two labels of each row, smoothed and ready to be mixed, and what makes [B, K] of the mixture.
+
+    A class is that of both images, of the row's own, of its partner's, or of neither: class ids are
+    mixed once for each of these four, not K times.
+    """
+    if not own.ndim == others.ndim == 1:
+        dtype = jnp.float64 if jnp.float64 in (own.dtype, others.dtype) else jnp.float32
+        own, others = (_dense(labels, dtype, smoothing, num_classes) for labels in (own, others))
+        return own, others, lambda mixed: mixed
+    (own_hits, own_known), (other_hits, other_known) = (
+        _hits(y, num_classes) for y in (own, others)
+    )
+    mine = _smooth(jnp.array([[1.0, 1, 0, 0]], jnp.float32), own_known, smoothing, num_classes)
+    theirs = _smooth(jnp.array([[1.0, 0, 1, 0]], jnp.float32), other_known, smoothing, num_classes)
+
+    def columns(mixed):
+        both, first, second, neither = jnp.split(mixed, 4, axis=1)
+        mine = jnp.where(other_hits, both, first)
+        return jnp.where(own_hits, mine, jnp.where(other_hits, second, neither))
+
+    return mine, theirs, columns
+
+
+def top_class(logits: jax.Array, ids: jax.Array) -> jax.Array:
+    """float32[B]: 1 where the class id is that of the largest logit."""
+    ids = _countable(ids)
+    return (jnp.argmax(logits, axis=1).astype(ids.dtype) == ids).astype(jnp.float32)
+
+
+def _dense(labels, dtype, smoothing, num_classes):
+    """Dense labels [B, K] of that dtype, smoothed."""
+    if labels.ndim == 1:
+        hits, known = _hits(labels, num_classes)
+        return _smooth(hits.astype(dtype), known.astype(dtype), smoothing, num_classes)
+    width = labels.shape[1]
+    dense = labels.astype(dtype)
+    return dense if width == 1 else _smooth(dense, 1.0, smoothing, width)
+
+
+def _hits(ids, num_classes):
+    """bool[B, K], which class it is, and float32[B, 1], whether it is one at all."""
+    ids = _countable(ids)
+    hits = ids[:, None] == jnp.arange(num_classes, dtype=ids.dtype)[None, :]
+    return hits, ((ids >= 0) & (ids < num_classes))[:, None].astype(jnp.float32)
+
+
+def _countable(ids):
+    """Class ids in at least 32 bits: the number of classes may not fit into fewer."""
+    return ids.astype(jnp.int32) if ids.dtype.itemsize < 4 else ids
+
+
+def _smooth(dense, known, smoothing, num_classes):
+    """Spreads `smoothing` of each known label evenly over the classes."""
+    smoothing = jnp.asarray(smoothing).astype(dense.dtype)
+    # (1 - smoothing) * dense + smoothing / K would round the on-value twice.
+    return dense - smoothing * (dense - known / num_classes)

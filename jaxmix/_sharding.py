@@ -1,0 +1,73 @@
+"""Meshes: which arrays are split over devices, and how to lay one out as another is.
+
+Under an Explicit mesh the sharding of an array is part of its type, so that operations refuse what
+they cannot place; under an Auto mesh XLA decides, and nothing here has to do anything.
+"""
+
+from collections.abc import Callable
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+
+def explicit(x: jax.Array) -> NamedSharding | None:
+    """The sharding of `x` if its mesh has axes in Explicit mode, else None."""
+    sharding = jax.typeof(x).sharding
+    types = sharding.mesh.axis_types if isinstance(sharding, NamedSharding) else ()
+    return sharding if AxisType.Explicit in types else None
+
+
+def is_split(x: jax.Array, axis: int = 0) -> bool:
+    """Whether an Explicit mesh splits `x` along `axis` or a later one."""
+    sharding = explicit(x)
+    return sharding is not None and any(name is not None for name in sharding.spec[axis:])
+
+
+def spread_like(x: jax.Array, values: jax.Array) -> jax.Array:
+    """`values`, of the rank of `x` and 1 along some axes, split over an Explicit mesh as `x` is."""
+    sharding = explicit(x)
+    if sharding is None:
+        return values
+    sizes = zip(sharding.spec, values.shape, x.shape, strict=False)
+    spec = PartitionSpec(*(name if size == of else None for name, size, of in sizes))
+    return jax.sharding.reshard(values, NamedSharding(sharding.mesh, spec))
+
+
+def with_whole_rows(x: jax.Array) -> jax.Array:
+    """An array that an Explicit mesh splits over its rows, as one that it does not."""
+    sharding = explicit(x)
+    if sharding is None or sharding.spec[0] is None:
+        return x
+    spec = PartitionSpec(None, *sharding.spec[1:])
+    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, spec))
+
+
+def keeping(rearrange: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """Rearranges rows; where Explicit meshes refuse that, with their axes in Auto mode."""
+    sharding = explicit(x)
+    if sharding is None:
+        return rearrange(x)
+    types = zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True)
+    axes = tuple(name for name, kind in types if kind is AxisType.Explicit)
+    return jax.sharding.auto_axes(rearrange, axes=axes, out_sharding=sharding)(x)
+
+
+def rows_at(x: jax.Array, index: jax.Array) -> jax.Array:
+    """The rows of `x` at an index that is within bounds, split over an Explicit mesh as `x` is."""
+    split = any(map(is_split, (x, index)))
+    # Where nothing is split, a sharding would be in the way of a gradient in a `jax.shard_map` over
+    # some of the axes of an Explicit mesh.
+    return x.at[index].get(mode="promise_in_bounds", out_sharding=explicit(x) if split else None)
+
+
+def check_alike(where: str, argument: str, like: jax.Array, donors: jax.Array) -> None:
+    """Raises unless donors are split over an Explicit mesh as what they are mixed with is."""
+    specs = []
+    for x in (like, donors):
+        sharding = explicit(x)
+        specs.append((None,) * x.ndim if sharding is None else (*sharding.spec,))
+    if any(one != other for one, other in zip(*specs, strict=False)):
+        raise ValueError(
+            f"{where}: donors must be sharded like {argument}, P{specs[0]}, got P{specs[1]}; "
+            "jax.sharding.reshard moves them"
+        )
