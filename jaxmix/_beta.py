@@ -5,17 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxmix import _checks
 
 
 def symmetric_beta(
-    key: jax.Array,
-    alpha: ArrayLike,
-    shape: tuple[int, ...] = (),
-    dtype: DTypeLike = jnp.float32,
+    key: jax.Array, alpha: ArrayLike, shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32
 ) -> jax.Array:
     """Draws from Beta(alpha, alpha), the law of lambda in MixUp and CutMix.
 
@@ -53,23 +49,15 @@ def symmetric_beta(
         raise TypeError(f"symmetric_beta: dtype must be a floating dtype, got {dtype}")
     dtype = jax.dtypes.canonicalize_dtype(dtype)  # float32 for float64, unless that is enabled.
     shape = _checks.shape("symmetric_beta", shape)
-    alpha = _concentration(alpha, shape)
-    return _draw(key, alpha, shape, dtype)
-
-
-def _concentration(alpha: Any, shape: tuple) -> Any:
-    """One alpha, or an array of them that broadcasts to the shape of the draws."""
-    if getattr(alpha, "shape", ()) == ():
-        return _checks.alpha("symmetric_beta", alpha)
-    try:
-        fits = np.broadcast_shapes(alpha.shape, shape) == shape
-    except ValueError:
-        fits = False
-    if not fits:
+    given = getattr(alpha, "shape", ())
+    if given == ():
+        return _draw(key, _checks.alpha("symmetric_beta", alpha), shape, dtype)
+    sizes = zip(reversed(given), reversed(shape), strict=False)
+    if len(given) > len(shape) or any(n not in (1, of) for n, of in sizes):
         remedy = "pass shape=alpha.shape for one draw each"
         wanted = f"alpha must broadcast to shape {shape}"
         raise _checks.value_error("symmetric_beta", wanted, alpha, remedy)
-    return alpha
+    return _draw(key, alpha, shape, dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "dtype"), inline=True)

@@ -98,13 +98,11 @@ def shape(where: str, value: Any) -> tuple:
     wanted = "shape must be a tuple of ints"
     if hasattr(value, "shape"):
         raise type_error(where, wanted, value, "did you mean images.shape?")
-    if not isinstance(value, tuple | list):
+    listed = isinstance(value, tuple | list)
+    if not listed or not all(export.is_symbolic_dim(n) or _is_int(n) for n in value):
         raise type_error(where, wanted, value)
-    for size in value:
-        if not (export.is_symbolic_dim(size) or _is_int(size)):
-            raise type_error(where, wanted, value)
-        if _is_int(size) and size < 0:
-            raise value_error(where, "shape must not be negative", value)
+    if any(_is_int(n) and n < 0 for n in value):
+        raise value_error(where, "shape must not be negative", value)
     return tuple(value)
 
 
@@ -160,8 +158,10 @@ def canvas(where: str, sizes: tuple, channel_axis: Any) -> tuple:
             "no channel axis"
         )
     if any(_is_int(extent) and extent == 0 for extent in extents):
-        wanted = f"a region needs spatial axes of at least one pixel, not extents {extents}"
-        raise value_error(where, wanted, sizes)
+        raise ValueError(
+            f"{where}: a region needs spatial axes of at least one pixel, got images of shape "
+            f"{sizes}"
+        )
     return extents
 
 
@@ -203,13 +203,6 @@ def choice(where: str, argument: str, value: Any, choices: tuple[str, ...]) -> A
     if not (isinstance(value, str) and value in choices):
         names = ", ".join(f'"{name}"' for name in choices)
         raise value_error(where, f"{argument} must be one of {names}", value)
-    return value
-
-
-def flag(where: str, argument: str, value: Any) -> bool:
-    """A static yes or no."""
-    if not isinstance(value, bool):
-        raise type_error(where, f"{argument} must be True or False", value)
     return value
 
 

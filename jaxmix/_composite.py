@@ -1,5 +1,6 @@
 """Compositing: painting one batch over another, through a region, at an opacity."""
 
+import functools
 from typing import Any
 
 import jax
@@ -11,6 +12,8 @@ from jax.interpreters import ad, batching, mlir
 from jaxmix import _region, _sharding
 from jaxmix._pairing import Pairing
 from jaxmix._region import Box, Mask, Region
+
+jit = functools.partial(jax.jit, inline=True)
 
 
 def blends(region: Region, opacity: jax.Array | None) -> bool:
@@ -61,6 +64,7 @@ def paint(
     return lax.platform_dependent(images, partners, tpu=natural, default=folded)
 
 
+@jit
 def choose(
     maps: jax.Array, partners: jax.Array, region: Region, opacity: jax.Array | None
 ) -> jax.Array:
@@ -69,6 +73,7 @@ def choose(
     return _select(_weights(painted, opacity, maps) < 0.5, partners, maps)
 
 
+@functools.partial(jit, static_argnums=0)
 def weights(shape: tuple, region: Region, opacity: jax.Array | None) -> jax.Array:
     """float32[B, *spatial]: the share of each pixel that the region and the opacity leave."""
     canvas = jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -76,11 +81,9 @@ def weights(shape: tuple, region: Region, opacity: jax.Array | None) -> jax.Arra
     return jnp.broadcast_to(_weights(painted, opacity, canvas), shape)
 
 
+@jit
 def mix(
-    share: jax.Array,
-    original: jax.Array,
-    partner: jax.Array,
-    painted: jax.Array | None = None,
+    share: jax.Array, original: jax.Array, partner: jax.Array, painted: jax.Array | None = None
 ) -> jax.Array:
     """`share * original + (1 - share) * partner` where it is painted, else the original.
 
@@ -99,8 +102,8 @@ def mix(
         share = jnp.where(jnp.isnan(share), jnp.nan, share)  # Its payload would reach the sign.
         return _narrow(mix(share, _widen(original), _widen(partner), painted))
     if jnp.issubdtype(dtype, jnp.complexfloating):  # Apart: inf in one would be NaN in the other.
-        halves = ((part(original), part(partner)) for part in (lax.real, lax.imag))
-        return lax.complex(*(mix(share, one, other, painted) for one, other in halves))
+        reals = mix(share, lax.real(original), lax.real(partner), painted)
+        return lax.complex(reals, mix(share, lax.imag(original), lax.imag(partner), painted))
     share = _sharding.spread_like(original, share)
     fades = ~((share <= 0) | (share >= 1))
     over = ~(share >= 1) if painted is None else painted & ~(share >= 1)

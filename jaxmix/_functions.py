@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 
 from jaxmix import _checks
 from jaxmix._checks import ChannelAxis
-from jaxmix._mixers import CutMix, MixUp, Per
+from jaxmix._mixers import CallOptions, CutMix, MixUp, Per
 from jaxmix._pairing import Pairing, PairingName
 from jaxmix._region import BoxLaw
 
@@ -68,18 +68,12 @@ def cutmix(
     Reference:
         Yun et al. 2019, CutMix, section 3.1, https://arxiv.org/abs/1905.04899.
     """
+    options = CallOptions(num_classes=num_classes, smoothing=smoothing, channel_axis=channel_axis)
     with _checks.renamed("cutmix", "CutMix"):
         mixer = CutMix(
             alpha, per=per, pairing=pairing, box=box, minmax=minmax, axes=axes, grid=grid
         )
-        return mixer(
-            key,
-            images,
-            labels,
-            num_classes=num_classes,
-            smoothing=smoothing,
-            channel_axis=channel_axis,
-        )
+        return mixer(key, images, labels, **options)
 
 
 def mixup(
@@ -130,13 +124,7 @@ def mixup(
     Reference:
         Zhang et al. 2017, mixup, section 2, https://arxiv.org/abs/1710.09412.
     """
+    options = CallOptions(num_classes=num_classes, smoothing=smoothing, channel_axis=channel_axis)
     with _checks.renamed("mixup", "MixUp"):
         mixer = MixUp(alpha, per=per, pairing=pairing, fold=fold)
-        return mixer(
-            key,
-            images,
-            labels,
-            num_classes=num_classes,
-            smoothing=smoothing,
-            channel_axis=channel_axis,
-        )
+        return mixer(key, images, labels, **options)

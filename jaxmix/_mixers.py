@@ -18,7 +18,7 @@ from jaxmix._checks import ChannelAxis
 from jaxmix._pairing import Pairing, PairingField, Withheld
 from jaxmix._plan import Plan, assemble, jit
 from jaxmix._pytree import STATIC, pytree, replaced, shown
-from jaxmix._region import BoxLaw, Region
+from jaxmix._region import BoxLaw, Painted
 
 Per = Literal["example", "pair", "batch"]
 DEFAULT_PAIRING: Any = "flip"
@@ -84,7 +84,7 @@ class Mixer:
             wanted = f'per must be "example" for {field}, the content of each row'
             raise _checks.value_error(name, wanted, self.per)
 
-    def draw(self, key: jax.Array, rows: Any, spatial: tuple) -> tuple[Region, jax.Array | None]:
+    def draw(self, key: jax.Array, rows: Any, spatial: tuple) -> Painted:
         """Decides where the partner is painted, and how opaquely, for some rows.
 
         Args:
@@ -165,9 +165,8 @@ class Mixer:
         images = _checks.array(where, "images", images)
         if labels is not None:
             labels = _checks.array(where, "labels", labels)
-            _checks.batch(
-                where, "labels", labels, images.shape[0], f"images {_checks.describe(images)}"
-            )
+            of = f"images {_checks.describe(images)}"
+            _checks.batch(where, "labels", labels, images.shape[0], of)
         # "auto" is the last axis here, so that C = H = W is no question to the plan.
         layout = -1 if isinstance(channel_axis, str) and channel_axis == "auto" else channel_axis
         with _checks.renamed(where, f"{where}.plan", "Plan.images", "Plan.labels"):
@@ -221,39 +220,31 @@ def _plan(mixer, where, key, shape, channel_axis) -> Plan:
     return assemble(mixer.pairing, region, opacity, batch, spatial)
 
 
-def draw_rows(
-    mixer: Mixer, key: jax.Array, batch: Any, spatial: tuple
-) -> tuple[Region, jax.Array | None]:
+def draw_rows(mixer: Mixer, key: jax.Array, batch: Any, spatial: tuple) -> Painted:
     """What a mixer draws, checked, with a row for each row of the batch."""
     per, where = mixer._drawn_per, f"{type(mixer).__name__}.draw"
     for name in mixer._fields_of_rows():
         for content in jax.tree.leaves(getattr(mixer, name)):
             content = _checks.array(where, name, content)
             _checks.batch(where, name, content, batch, "the images")
-    drawing = mixer
-    if per != "example":
-        drawing = mixer._paired(
-            Withheld(
-                f'{where}: self.pairing needs per="example"; with per="{per}" several rows share a '
-                "draw, and have other partners"
-            )
-        )
-    rows = draws(per, batch)
+    refusal = f'{where}: self.pairing needs per="example"; with per="{per}" rows share a draw'
+    drawing = mixer if per == "example" else mixer._paired(Withheld(refusal))
+    rows = number_of_draws(per, batch)
     drawn = drawing.draw(key, rows, spatial)
     if not (isinstance(drawn, tuple) and len(drawn) == 2):
         raise _checks.type_error(where, "must return (region, opacity)", drawn)
     region = _region.checked(where, drawn[0], rows, spatial)
     opacity = _region.checked_opacity(where, drawn[1], rows)
-    return shared((region, opacity), per, mixer.pairing, batch)
+    return for_each_row((region, opacity), per, mixer.pairing, batch)
 
 
-def draws(per: Per, batch: Any) -> Any:
+def number_of_draws(per: Per, batch: Any) -> Any:
     """How many draws a batch of that size takes."""
     return 1 if per == "batch" else batch
 
 
-def shared(drawn: Any, per: Per, pairing: Pairing, batch: Any) -> Any:
-    """Gives every row of the batch the draw that it shares in."""
+def for_each_row(drawn: Any, per: Per, pairing: Pairing, batch: Any) -> Any:
+    """Copies what was drawn once for several rows to each of them."""
     if per == "batch":
         return jax.tree.map(lambda v: jnp.broadcast_to(v, (batch, *v.shape[1:])), drawn)
     if per == "pair":
@@ -265,10 +256,11 @@ def shared(drawn: Any, per: Per, pairing: Pairing, batch: Any) -> Any:
 class CutMix(Mixer):
     """Cuts a box out of the partner and pastes it at the same place.
 
-    lambda ~ Beta(alpha, alpha) is the share of the original. The box has the share
-    (1 - lambda)^(1/n) of each of the n spatial extents, and `plan.lam` is computed from the pixels
-    that it really covers, so that it is the law of the box that decides how much is painted, and
-    where. Along an axis of E pixels, with side = floor(E * (1 - lambda)^(1/n)):
+    lambda ~ Beta(alpha, alpha) is the share of the original. Each side of the box is the fraction
+    (1 - lambda)^(1/n) of its extent, for n spatial axes. `plan.lam` is computed from the pixels
+    that the box covers inside the image, so the law of the box decides how much it paints, and
+    where.
+    Along an axis of E pixels, with side = floor(E * (1 - lambda)^(1/n)):
 
     - "paper": a centre c uniform over the E pixels, and the pixels from c - floor(side / 2) up to,
       but without, c + floor(side / 2), clipped at the border. So does the paper's own code
@@ -294,10 +286,11 @@ class CutMix(Mixer):
 
     Attributes:
         alpha: the concentration of lambda, positive; 1 is uniform. A number or a traced scalar.
-        per: what gets a box of its own: each "example", each "pair" of a flip, or the "batch".
-        pairing: who is mixed with whom: a pairing, or "flip", "roll" or "permutation".
+        per: the granularity: one box for each "example", each "pair" of a flip, or the "batch".
+        pairing: which row is mixed with which: a pairing, or "flip", "roll" or "permutation".
         box: the law of the box: "paper", "timm" or "contained".
-        minmax: the bounds (a, b) of each side's share of the extent, in place of lambda and `box`.
+        minmax: the bounds (a, b) of each side as a fraction of the extent, in place of lambda and
+            `box`.
         axes: the spatial axes that the box limits, counted from 0 among the spatial axes; it spans
             the others. (0,) cuts a spectrogram [B, T, F, C] in time only, (1, 2) the same box out
             of every frame of a video [B, T, H, W, C]. None is all of them.
@@ -346,14 +339,12 @@ class CutMix(Mixer):
         """A box for each row, opaque."""
         axes = _region.limited_axes("CutMix", self.axes, spatial)
         grid = _region.cells("CutMix", self.grid, tuple(spatial[axis] for axis in axes))
-        draw_box = functools.partial(
-            _region.draw_box, spatial=spatial, law=self.box, axes=axes, grid=grid
-        )
         if self.minmax is not None:
-            return draw_box(uniforms(key, rows, 2 * len(axes)), minmax=self.minmax), None
+            sides, places = jnp.split(uniforms(key, rows, 2 * len(axes)), 2, axis=1)
+            return _region.box_between(self.minmax, sides, places, spatial, axes, grid), None
         drawn = uniforms(key, rows, 2 + len(axes))
         lam = from_uniforms(drawn[:, 0], drawn[:, 1], float32(self.alpha))
-        return draw_box(drawn[:, 2:], lam=lam), None
+        return _region.box_of_area(1 - lam, drawn[:, 2:], self.box, spatial, axes, grid), None
 
 
 class MixUp(Mixer):
@@ -363,8 +354,8 @@ class MixUp(Mixer):
 
     Attributes:
         alpha: the concentration of lambda, positive; 1 is uniform. A number or a traced scalar.
-        per: what gets a lambda of its own: each "example", each "pair" of a flip, or the "batch".
-        pairing: who is mixed with whom: a pairing, or "flip", "roll" or "permutation".
+        per: the granularity: one lambda for each "example", each "pair" of a flip, or the "batch".
+        pairing: which row is mixed with which: a pairing, or "flip", "roll" or "permutation".
         fold: whether lambda is folded to max(lambda, 1 - lambda), so that an image stays mostly
             itself, as big_vision and fastai have it.
 
@@ -390,7 +381,8 @@ class MixUp(Mixer):
     def __post_init__(self):
         super().__post_init__()
         self._set("alpha", _checks.alpha("MixUp", self.alpha))
-        _checks.flag("MixUp", "fold", self.fold)
+        if not isinstance(self.fold, bool):
+            raise _checks.type_error("MixUp", "fold must be True or False", self.fold)
 
     def draw(self, key, rows, spatial):
         """The partner everywhere, at a random opacity."""

@@ -21,11 +21,7 @@ class Pairing:
     """Base class for pairings: `take` returns the row of each row's partner."""
 
     mutual = False  # Whether the partner of a row's partner is the row.
-
-    @property
-    def random(self) -> bool:
-        """Whether something is still to be drawn."""
-        return False
+    random = False  # Whether something is still to be drawn.
 
     def drawn(self, key: jax.Array, batch: Any) -> "Pairing":
         """This pairing for a batch of that size, with everything drawn that is `random`."""

@@ -13,13 +13,10 @@ from jax.typing import ArrayLike
 
 from jaxmix import _checks, _composite, _labels, _pairing, _region, _sharding
 from jaxmix._checks import ChannelAxis
-from jaxmix._composite import mix, wider
+from jaxmix._composite import jit, mix, wider
 from jaxmix._pairing import Pairing, PairingName
 from jaxmix._pytree import STATIC, pytree, shown
 from jaxmix._region import Box, Region
-
-jit = functools.partial(jax.jit, inline=True)
-Check = Callable[[str, str, Any], Any]
 
 
 @pytree(eq=False)
@@ -133,7 +130,7 @@ class Plan:
         where = "Plan.weights"
         shape = self._shape(where, shape)
         spatial = _checks.spatial(shape, self._channel(where, shape, channel_axis))
-        return _weights(self, (shape[0], *spatial))
+        return _composite.weights((shape[0], *spatial), self.region, self.opacity)
 
     def images(
         self,
@@ -251,7 +248,8 @@ class Plan:
             wanted = f"maps must be [B, *spatial] with extents {self.spatial or 'of any size'}"
             remedy = "squeeze a channel axis of 1"
             raise _checks.value_error(where, wanted, maps, remedy)
-        return _maps(self, maps, donors)
+        partners = self._partners(maps, donors)
+        return _composite.choose(maps, partners, self.region, self.opacity)
 
     def loss(
         self,
@@ -293,7 +291,7 @@ class Plan:
         labels, donors = self._both(where, "labels", labels, donors)
         own = self._loss_of(loss_fn, outputs, labels)
         others = self._loss_of(loss_fn, outputs, self._partners(labels, donors))
-        return _loss(self, own, others, donors)
+        return mix(self._label_share(donors), own, others)
 
     def accuracy(
         self, logits: ArrayLike, labels: ArrayLike, *, donors: ArrayLike | None = None
@@ -325,7 +323,7 @@ class Plan:
         labels, donors = self._both(where, "labels", labels, donors, _labels.class_ids)
         pair = labels, self._partners(labels, donors)
         own, others = (_labels.top_class(logits, ids) for ids in pair)
-        return _loss(self, own, others, donors)
+        return mix(self._label_share(donors), own, others)
 
     def only(self, valid: ArrayLike, *, donors: ArrayLike | None = None) -> "Plan":
         """The same plan, but with every row left unmixed that is not valid or whose partner is not.
@@ -442,7 +440,8 @@ class Plan:
 
     def __repr__(self) -> str:
         """One line: what the plan is for, what it paints, and the mean of `lam` if it is known."""
-        region, blends, lam = type(self.region).__name__, "?", shown(self.lam)
+        region = None if self.region is None else type(self.region).__name__
+        blends, lam = "?", shown(self.lam)
         with contextlib.suppress(Exception):  # A repr raises nothing, whatever the leaves are.
             blends = self._blends
             lam = f"{np.asarray(self.lam).sum(dtype=np.float64).item() / len(self.lam):.3f} (mean)"
@@ -467,9 +466,7 @@ class Plan:
             )
         return self.batch
 
-    def _batch(
-        self, where: str, argument: str, value: Any, check: Check = _checks.array
-    ) -> jax.Array:
+    def _batch(self, where: str, argument: str, value: Any, check=_checks.array) -> jax.Array:
         """An array with the batch size of this plan."""
         value = check(where, argument, value)
         _checks.batch(where, argument, value, self._size(where), "the plan")
@@ -479,19 +476,12 @@ class Plan:
         """A static shape with the batch size of this plan."""
         shape = _checks.batched_shape(where, shape)
         if shape[0] != self._size(where):
-            raise _checks.value_error(where, f"the plan was made for a batch of {self.batch}", shape)
+            raise _checks.value_error(
+                where, f"the plan was made for a batch of {self.batch}", shape
+            )
         return shape
 
-    def _both(
-        self,
-        where: str,
-        argument: str,
-        value: Any,
-        donors: Any,
-        check: Check = _checks.array,
-        *,
-        like: bool = False,
-    ) -> tuple[jax.Array, Any]:
+    def _both(self, where, argument, value, donors, check=_checks.array, *, like=False):
         """An array of the batch size of this plan, and donors for it: `like` it, or None."""
         value = self._batch(where, argument, value, check)
         if donors is None:
@@ -578,12 +568,6 @@ def assemble(pairing, region, opacity, batch, spatial) -> Plan:
     return Plan(pairing, region, opacity, lam, None if region is None else spatial, batch)
 
 
-@functools.partial(jit, static_argnums=1)
-def _weights(plan, shape):
-    """float32[B, *spatial], which is `shape`."""
-    return _composite.weights(shape, plan.region, plan.opacity)
-
-
 @functools.partial(jit, static_argnums=3)
 def _images(plan, images, donors, channel):
     """Paints every row's partner over it, except over rows that have none."""
@@ -610,15 +594,3 @@ def _only(plan, valid, donors):
     region, opacity = _region.switch_off(plan.region, plan.opacity, off)
     lam = jnp.where(off, 1.0, plan.lam)
     return Plan(plan.pairing, region, opacity, lam, plan.spatial, plan.batch)
-
-
-@jit
-def _maps(plan, maps, donors):
-    """Takes each pixel's class from the image with the larger share."""
-    return _composite.choose(maps, plan._partners(maps, donors), plan.region, plan.opacity)
-
-
-@jit
-def _loss(plan, own, others, donors):
-    """Mixes two losses of each row."""
-    return mix(plan._label_share(donors), own, others)

@@ -1,6 +1,7 @@
 """Policies: mixers made of mixers, which touch the pixels once whatever their depth."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxmix import _checks, _pairing, _region
 from jaxmix._beta import float32, uniforms
-from jaxmix._mixers import Mixer, check_mixer, draw_rows, draws, shared
+from jaxmix._mixers import Mixer, check_mixer, draw_rows, for_each_row, number_of_draws
 from jaxmix._pairing import PairingField
 from jaxmix._pytree import replaced
 from jaxmix._region import Box, Mask
@@ -28,10 +29,10 @@ class _Policy(Mixer):
         """Each mixer has a granularity of its own: what is drawn is a row for each example."""
         return "example"
 
-    def _draw_shared(self, key, rows):
+    def _uniform(self, key, rows):
         """float32[rows] in [0, 1), one draw for each example, pair or batch."""
-        uniform = uniforms(key, draws(self.per, rows), 1)[:, 0]
-        return shared(uniform, self.per, self.pairing, rows)
+        uniform = uniforms(key, number_of_draws(self.per, rows), 1)[:, 0]
+        return for_each_row(uniform, self.per, self.pairing, rows)
 
 
 class RandomChoice(_Policy):
@@ -83,7 +84,7 @@ class RandomChoice(_Policy):
     def draw(self, key, rows, spatial):
         """Draws from every mixer, and chooses between what they drew row by row."""
         choice_key, *keys = jax.random.split(key, 1 + len(self.mixers))
-        choice = self._choice(self._draw_shared(choice_key, rows))
+        choice = self._choice(self._uniform(choice_key, rows))
         drawn = [draw_rows(m, k, rows, spatial) for m, k in zip(self.mixers, keys, strict=True)]
         regions = _common_regions([region for region, _ in drawn], rows, spatial)
         opacities = _common_opacities([opacity for _, opacity in drawn], rows)
@@ -101,10 +102,8 @@ class RandomChoice(_Policy):
         # Scaled by the total instead of dividing by it, so that rounding cannot reach a mixer of
         # probability 0.
         point = uniform * total
-        choice = jnp.zeros(point.shape, jnp.int32)
-        for bound in bounds:
-            choice += (point >= bound).astype(jnp.int32)
-        return choice
+        passed = ((point >= bound).astype(jnp.int32) for bound in bounds)
+        return sum(passed, jnp.zeros(point.shape, jnp.int32))
 
 
 class RandomApply(_Policy):
@@ -141,7 +140,7 @@ class RandomApply(_Policy):
     def draw(self, key, rows, spatial):
         """Draws from the mixer, and empties the rows to which it is not applied."""
         apply_key, mixer_key = jax.random.split(key)
-        off = self._draw_shared(apply_key, rows) >= float32(self.prob)
+        off = self._uniform(apply_key, rows) >= float32(self.prob)
         return _region.switch_off(*draw_rows(self.mixer, mixer_key, rows, spatial), off)
 
     def _paired(self, pairing):
@@ -195,8 +194,6 @@ def _chosen(choice, alternatives):
     """For each row the alternative of its number."""
     result = alternatives[0]
     for number, alternative in enumerate(alternatives[1:], 1):
-        take = choice == number
-        result = jax.tree.map(
-            lambda a, r, take=take: _region.where_rows(take, a, r), alternative, result
-        )
+        choose = functools.partial(_region.where_rows, choice == number)
+        result = jax.tree.map(choose, alternative, result)
     return result

@@ -28,22 +28,17 @@ def pytree(**options: bool) -> Callable[[type[T]], type[T]]:
         fields = dataclasses.fields(cls)
         static = [field.name for field in fields if field.metadata.get("static")]
         children = [field.name for field in fields if field.name not in static]
-        keys = [jax.tree_util.GetAttrKey(name) for name in children]
 
         def flatten(tree):
-            leaves = tuple(getattr(tree, name) for name in children)
+            leaves = [(jax.tree_util.GetAttrKey(name), getattr(tree, name)) for name in children]
             return leaves, tuple(getattr(tree, name) for name in static)
-
-        def flatten_with_keys(tree):
-            leaves, modes = flatten(tree)
-            return tuple(zip(keys, leaves, strict=True)), modes
 
         def unflatten(modes, leaves):
             tree = object.__new__(cls)
             tree.__dict__.update(zip(children + static, (*leaves, *modes), strict=True))
             return tree
 
-        jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+        jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
         return cls
 
     return register
@@ -62,7 +57,7 @@ def shown(value: Any) -> str:
         return "(" + ", ".join(map(shown, value)) + ("," if len(value) == 1 else "") + ")"
     if not (hasattr(value, "shape") and hasattr(value, "dtype")):
         return repr(value)
-    if value.shape == ():
+    if value.shape == () and isinstance(value, np.ndarray | np.generic | jax.Array):
         try:
             return repr(np.asarray(value).item())
         except Exception:  # A tracer, a key, an array that was deleted: a repr raises nothing.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -61,65 +62,63 @@ class Mask:
 
 
 Region = Box | Mask | None
+Painted = tuple[Region, jax.Array | None]  # With an opacity for each row; None is opaque.
 
 
-def draw_box(
-    uniforms: jax.Array,
-    spatial: tuple,
-    law: str,
-    *,
-    lam: Any = None,
-    minmax: Any = None,
-    axes: tuple[int, ...],
-    grid: tuple[int, ...],
+def box_of_area(
+    area: jax.Array, places: jax.Array, law: BoxLaw, spatial: tuple, axes: tuple, grid: tuple
 ) -> Box:
-    """The box of each row, not yet clipped to the image.
+    """The box of each row, not yet clipped to the image, that covers a fraction of its area.
 
     The laws hold in cells of `grid` pixels, along the n axes that the box limits; the others it
     spans.
 
     Args:
-        uniforms: float32[rows, n] in [0, 1): where the box lies along each axis; with `minmax`
-            float32[rows, 2 * n], the first n of which are its sides.
-        spatial: the extents in pixels.
+        area: float32[rows], the fraction of the image.
+        places: float32[rows, n] in [0, 1): where the box lies along each axis.
         law: one of `BOX_LAWS`.
-        lam: float32[rows], the original's share that was drawn.
-        minmax: the bounds of each side as a fraction of the extent, in place of `lam`.
+        spatial: the extents in pixels.
         axes: the n spatial axes that are limited.
         grid: the n sides of a cell in pixels, each a divisor of its extent.
     """
-    n = len(axes)
-    extents = jnp.array([[spatial[a] // cell for a, cell in zip(axes, grid, strict=True)]])
-    extents = extents.astype(jnp.float32)
-    if minmax is not None:
-        low, high = (
-            jnp.floor(extents * jnp.asarray(bound).astype(jnp.float32)) for bound in minmax
-        )
-        sides = low + jnp.floor(uniforms[:, :n] * (high - low))
-        box = _contained(sides, uniforms[:, n:], extents)
+    n, extents = len(axes), _cells_along(spatial, axes, grid)
+    area = area[:, None]
+    sides = extents * (jnp.sqrt(area) if n == 2 else area ** (1 / max(n, 1)))
+    if law == "contained":
+        box = _contained(jnp.round(sides), places, extents)
     else:
-        area = (1 - lam)[:, None]
-        sides = extents * (jnp.sqrt(area) if n == 2 else area ** (1 / max(n, 1)))
-        if law == "contained":
-            box = _contained(jnp.round(sides), uniforms, extents)
-        else:
-            box = _centred(jnp.floor(sides), uniforms, extents, keep_odd=law == "timm")
+        box = _centred(jnp.floor(sides), places, extents, keep_odd=law == "timm")
+    return _in_pixels(box, sides, spatial, axes, grid)
+
+
+def box_between(
+    minmax: Sequence, sides: jax.Array, places: jax.Array, spatial: tuple, axes: tuple, grid: tuple
+) -> Box:
+    """The same, of sides between two fractions of the extents: `sides` are uniform, too."""
+    extents = _cells_along(spatial, axes, grid)
+    low, high = (jnp.floor(extents * jnp.asarray(bound).astype(jnp.float32)) for bound in minmax)
+    sides = low + jnp.floor(sides * (high - low))
+    return _in_pixels(_contained(sides, places, extents), sides, spatial, axes, grid)
+
+
+def _cells_along(spatial: tuple, axes: tuple, grid: tuple) -> jax.Array:
+    """float32[1, n]: the number of cells along each of some axes."""
+    counts = [spatial[axis] // side for axis, side in zip(axes, grid, strict=True)]
+    return jnp.array([counts]).astype(jnp.float32)
+
+
+def _in_pixels(box: Box, sides: jax.Array, spatial: tuple, axes: tuple, grid: tuple) -> Box:
+    """A box over some axes, in cells, as one over all of them, in pixels; lost if a side is NaN."""
     if any(side > 1 for side in grid):
         pixels = jnp.array([grid], jnp.int32)
         box = Box(box.start * pixels, box.stop * pixels)
     box = Box(box.start, jnp.where(jnp.isnan(sides), LOST, box.stop), grid)
-    return box if axes == tuple(range(len(spatial))) else _spanning(box, axes, spatial)
-
-
-def _spanning(box: Box, axes: tuple[int, ...], spatial: tuple) -> Box:
-    """The box over some axes as one over all of them: it spans the others."""
-    whole = full_box(box.start.shape[0], spatial)
-    grid = tuple(box.grid[axes.index(a)] if a in axes else n for a, n in enumerate(spatial))
-    columns = jnp.array(axes)
-    start, stop = (
-        full.at[:, columns].set(edge)
-        for full, edge in ((whole.start, box.start), (whole.stop, box.stop))
-    )
+    if axes == tuple(range(len(spatial))):
+        return box
+    whole, columns = full_box(box.start.shape[0], spatial), jnp.array(axes)
+    start = jnp.asarray(whole.start).at[:, columns].set(box.start)
+    stop = jnp.asarray(whole.stop).at[:, columns].set(box.stop)
+    grid = tuple(grid[axes.index(a)] if a in axes else n for a, n in enumerate(spatial))
     return Box(start, stop, grid)
 
 
@@ -168,9 +167,7 @@ def as_mask(region: Box | Mask, spatial: tuple) -> Mask:
     return Mask(jnp.broadcast_to(painted, (batch, *spatial)))
 
 
-def switch_off(
-    region: Region, opacity: jax.Array | None, off: jax.Array
-) -> tuple[Region, jax.Array | None]:
+def switch_off(region: Region, opacity: jax.Array | None, off: jax.Array) -> Painted:
     """What is painted, but nothing in the rows in which bool[B] `off` holds.
 
     A region is emptied; only without one is the opacity set to 0. So an opaque region stays
@@ -191,29 +188,20 @@ def clip(box: Box, spatial: tuple) -> Box:
 
 
 def settle(region: Box | Mask, spatial: tuple) -> tuple[Box | Mask, jax.Array]:
-    """The region within the image, as a plan holds it, and float32[B], the original's share."""
-    if isinstance(region, Mask):
-        soft = region.painted.dtype != jnp.bool_
-        mask = Mask(jnp.clip(region.painted, 0, 1)) if soft else region
-        return mask, original_share(mask, spatial)
-    lost = jnp.any(region.stop == LOST, axis=1)
-    box = clip(region, spatial)
-    return box, jnp.where(lost, jnp.nan, original_share(box, spatial))
-
-
-def original_share(region: Box | Mask, spatial: tuple) -> jax.Array:
-    """float32[B]: the share of the pixels that a region leaves to the original.
+    """The region within the image, as a plan holds it, and float32[B], the original's share.
 
     The count of pixels is an exact integer up to 2^24, and so is the share's numerator. The
     denominator is written as a sum because XLA divides by a constant inexactly.
     """
     if isinstance(region, Mask):
-        axes = tuple(range(1, region.painted.ndim))
+        soft, axes = region.painted.dtype != jnp.bool_, tuple(range(1, region.painted.ndim))
+        region, lost = Mask(jnp.clip(region.painted, 0, 1)) if soft else region, False
         painted = jnp.sum(region.painted, axis=axes, dtype=jnp.float32)
     else:
+        region, lost = clip(region, spatial), jnp.any(region.stop == LOST, axis=1)
         painted = jnp.prod((region.stop - region.start).astype(jnp.float32), axis=1)
     left = math.prod(spatial) - painted
-    return left / (left + painted)
+    return region, jnp.where(lost, jnp.nan, left / (left + painted))
 
 
 def inside(box: Box, shape: tuple, axes: tuple[int, ...], stretch: int = 1) -> jax.Array:
@@ -249,9 +237,9 @@ def checked(where: str, region: Any, batch: Any, spatial: tuple) -> Region:
         painted = _checks.shaped(where, "Mask.painted", region.painted, (batch, *spatial))
         if painted.dtype == jnp.bool_:
             return Mask(painted)
-        if jnp.issubdtype(painted.dtype, jnp.floating):
-            return Mask(painted.astype(jnp.float32))
-        raise _checks.type_error(where, "Mask.painted must be bool or float32", painted)
+        if not jnp.issubdtype(painted.dtype, jnp.floating):
+            raise _checks.type_error(where, "Mask.painted must be bool or float32", painted)
+        return Mask(painted.astype(jnp.float32))
     if not isinstance(region, Box):
         raise _checks.type_error(where, "region must be a Box, a Mask or None", region)
     edges = []

@@ -5,6 +5,7 @@ they cannot place; under an Auto mesh XLA decides, and nothing here has to do an
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -42,7 +43,7 @@ def with_whole_rows(x: jax.Array) -> jax.Array:
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, spec))
 
 
-def keeping(rearrange: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+def keeping(rearrange: Callable[[jax.Array], jax.Array], x: jax.Array) -> Any:
     """Rearranges rows; where Explicit meshes refuse that, with their axes in Auto mode."""
     sharding = explicit(x)
     if sharding is None:

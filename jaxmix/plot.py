@@ -187,10 +187,9 @@ def _titles(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) 
     if shares.shape[1] == 1:
         return [f"{value:.2f}" for value in shares[:, 0]]
     order = np.argsort(-shares, axis=1, kind="stable")[:, :2]
+    names = range(shares.shape[1]) if names is None else names
     return [
-        "\n".join(
-            f"{names[k] if names is not None else k} {row[k]:.2f}" for k in two if row[k] >= 0.005
-        )
+        "\n".join(f"{names[k]} {row[k]:.2f}" for k in two if row[k] >= 0.005)
         for row, two in zip(shares, order, strict=True)
     ]
 

@@ -34,10 +34,10 @@ from typing import Any, Literal
 from jax.typing import ArrayLike
 
 from jaxmix import _checks, _region
-from jaxmix._mixers import CutMix, Mixer, MixUp
+from jaxmix._mixers import CutMix, Mixer, MixUp, Per
 from jaxmix._policies import RandomApply, RandomChoice
 
-TIMM_MODES = {"batch": "batch", "pair": "pair", "elem": "example"}
+TIMM_MODES: dict[str, Per] = {"batch": "batch", "pair": "pair", "elem": "example"}
 
 
 def timm(
@@ -58,17 +58,18 @@ def timm(
     Args:
         mixup_alpha: the concentration of MixUp's lambda, 0 for no MixUp.
         cutmix_alpha: the concentration of CutMix's lambda, 0 for no CutMix.
-        cutmix_minmax: the bounds of each side's share of the extent, in place of `cutmix_alpha`.
+        cutmix_minmax: the bounds of each side as a fraction of the extent, in place of
+            `cutmix_alpha`.
         prob: the probability of mixing at all.
         switch_prob: the probability of CutMix, where both are on.
-        mode: what gets draws of its own: the "batch", each "pair" of a flip, or each "elem".
+        mode: the granularity: one draw for the "batch", each "pair" of a flip, or each "elem".
 
     Returns:
         The mixer: MixUp, CutMix or a RandomChoice of both, in a RandomApply unless `prob` is 1.
 
     Raises:
-        TypeError: if a number is none.
-        ValueError: if a number is out of range, or all is off, or `mode` is unknown.
+        TypeError: if an argument is not a number.
+        ValueError: if a number is out of range, both alphas are 0, or `mode` is not an option.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmix
@@ -110,7 +111,7 @@ def torchvision(cutmix_alpha: ArrayLike = 0.0, mixup_alpha: ArrayLike = 0.0) -> 
         The mixer: CutMix, MixUp or a RandomChoice of both, drawn per batch, paired by a roll.
 
     Raises:
-        TypeError: if a number is none.
+        TypeError: if an argument is not a number.
         ValueError: if a number is out of range, or both are off.
 
     Example:
@@ -165,7 +166,7 @@ def _alpha_or_off(where: str, argument: str, value: Any) -> Any:
     return None if off else _checks.alpha(where, value, argument)
 
 
-def _one_of(where: str, mixup: Mixer | None, cutmix: Mixer | None, probs: Any, per: str) -> Mixer:
+def _one_of(where: str, mixup: Mixer | None, cutmix: Mixer | None, probs: Any, per: Per) -> Mixer:
     """The one mixer that is on, or a choice of both."""
     if mixup is not None and cutmix is not None:
         return RandomChoice((mixup, cutmix), probs, per=per)

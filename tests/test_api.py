@@ -22,10 +22,14 @@ NAMES = [*FUNCTIONS, *MIXERS, *PLANS, *PAIRINGS, *SUBMODULES]
 
 # From the top down: a module imports none that stands below it.
 MODULES = [
+    "_pytree",
     "_checks",
+    "_sharding",
     "_beta",
     "_pairing",
     "_region",
+    "_labels",
+    "_composite",
     "_plan",
     "_mixers",
     "_policies",
@@ -54,12 +58,12 @@ SIGNATURES = [
     (
         jaxmix.cutmix,
         '(key, images, labels, *, alpha=1.0, num_classes=None, smoothing=0.0, per="example", '
-        'pairing="flip", box="paper", minmax=None, channel_axis="auto")',
+        'pairing="flip", box="paper", minmax=None, axes=None, grid=1, channel_axis="auto")',
     ),
     (
         jaxmix.mixup,
         '(key, images, labels, *, alpha=1.0, num_classes=None, smoothing=0.0, per="example", '
-        'pairing="flip", channel_axis="auto")',
+        'pairing="flip", fold=False, channel_axis="auto")',
     ),
     (
         CutMix,
@@ -105,6 +109,28 @@ SIGNATURES = [
 )
 def test_signatures_are_the_designs(call, expected):
     assert written(call) == expected
+
+
+@pytest.mark.parametrize(
+    "function, mixer", [(jaxmix.cutmix, CutMix), (jaxmix.mixup, MixUp)], ids=["cutmix", "mixup"]
+)
+def test_a_function_has_the_options_of_its_mixer(function, mixer):
+    """The same names, defaults and types; what else it takes is what a call of the mixer takes."""
+    options = dict(inspect.signature(function).parameters)
+    for name, parameter in inspect.signature(mixer).parameters.items():
+        option = options.pop(name)
+        assert option.kind is inspect.Parameter.KEYWORD_ONLY
+        assert option.default == parameter.default
+        if name != "pairing":  # A field is read as a pairing, too.
+            assert option.annotation == parameter.annotation
+    call = dict(inspect.signature(mixer.__call__).parameters)
+    assert call.pop("self") and list(options) == list(call)
+    for name, option in options.items():
+        if name != "labels":  # Which a mixer can do without.
+            assert (option.default, option.annotation) == (
+                call[name].default,
+                call[name].annotation,
+            )
 
 
 def test_symmetric_beta_is_drawn_as_jax_random_draws():
@@ -215,16 +241,26 @@ def reachable(module):
     return seen
 
 
-def test_every_module_of_the_design_is_there():
-    assert set(MODULES) <= set(GRAPH)
+def test_every_module_is_in_the_order():
+    assert set(MODULES) == set(GRAPH)
 
 
 @pytest.mark.parametrize("module", sorted(GRAPH))
 def test_imports_run_one_way(module):
     assert module not in reachable(module), "a circle"
     assert reachable(module) <= set(GRAPH), "nothing imports the package itself"
-    if module in MODULES:
-        assert not reachable(module) & set(MODULES[MODULES.index(module) :])
+    assert not reachable(module) & set(MODULES[MODULES.index(module) :])
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_private_names_stay_in_their_module(module):
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxmix."):
+            assert not [alias.name for alias in node.names if alias.name.startswith("_")]
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id in MODULES:
+                assert not node.attr.startswith("_")
 
 
 def test_only_jax_and_the_standard_library_are_imported():

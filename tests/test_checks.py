@@ -14,6 +14,7 @@ from jaxmix import (
     CutMix,
     Flip,
     Mask,
+    Mixer,
     MixUp,
     Neighbour,
     Permutation,
@@ -154,18 +155,26 @@ AXES = [
         lambda key, images, labels: RandomChoice((MixUp(), CutMix())).plan(key, (8, 16, 12)),
         *(dims(8, 16, 12), "channel_axis=None", "channel_axis=-1"),
     ),
-    case(
-        "plan-images-rank-3",
-        ValueError,
-        lambda key, images, labels: plan(key).images(images[..., 0]),
-        *(r"(?i)plan\.images", dims(8, 16, 12), "channel_axis=None", "channel_axis=-1"),
-    ),
-    case(
-        "plan-weights-rank-3",
-        ValueError,
-        lambda key, images, labels: plan(key).weights((8, 16, 12)),
-        *(r"(?i)plan\.weights", dims(8, 16, 12), "channel_axis=None", "channel_axis=-1"),
-    ),
+    *[
+        case(
+            f"plan-{name}-{rank}-of-equal-extents",
+            ValueError,
+            lambda key, images, labels, shape=shape, call=call: call(
+                CutMix().plan(key, shape, channel_axis=-1), shape
+            ),
+            *(rf"Plan\.{name}", dims(*shape), dims(*shape[1:-1])),
+            *("channel_axis=-1", "channel_axis=1"),
+        )
+        for rank, shape in [
+            ("rank-4", (8, 6, 6, 6)),
+            ("rank-3", (8, 6, 6)),
+            ("video", (2, *[4] * 4)),
+        ]
+        for name, call in [
+            ("images", lambda plan, shape: plan.images(jnp.zeros(shape))),
+            ("weights", lambda plan, shape: plan.weights(shape)),
+        ]
+    ],
     case(
         "plan-of-rank-3",
         ValueError,
@@ -736,10 +745,10 @@ PLANS = [
         *(r"(?i)plan\.images", dims(16, 12), r"\b12, 16\b"),
     ),
     case(
-        "images-channels-first-for-a-channels-last-plan",
+        "images-channels-first-said-to-be-channels-last",
         ValueError,
-        lambda key, images, labels: plan(key).images(jnp.moveaxis(images, -1, 1)),
-        *(r"(?i)plan\.images", dims(16, 12)),
+        lambda key, images, labels: plan(key).images(jnp.moveaxis(images, -1, 1), channel_axis=-1),
+        *(r"(?i)plan\.images", dims(16, 12), dims(8, 3, 16, 12), "channel_axis=-1"),
     ),
     case(
         "weights-of-other-extents",
@@ -1161,6 +1170,61 @@ def test_bad_channel_axis(channel_axis):
         CutMix().plan(jax.random.key(0), SHAPE, channel_axis=channel_axis)
     with pytest.raises((ValueError, TypeError), match=r"CutMix.*channel_axis"):
         CutMix()(jax.random.key(0), jnp.zeros(SHAPE), channel_axis=channel_axis)
+
+
+CALLS = {
+    "cutmix": (jaxmix.cutmix, "CutMix"),
+    "mixup": (jaxmix.mixup, "MixUp"),
+    "CutMix": (lambda *args, **how: CutMix(how.pop("alpha", 1.0))(*args, **how), "CutMix"),
+    "RandomChoice": (lambda *args, **how: RandomChoice((CutMix(), MixUp()))(*args, **how), ""),
+}
+MISTAKES = {
+    "key": lambda call, key, x, y: call(0, x, y, num_classes=5),
+    "images": lambda call, key, x, y: call(key, [x], y, num_classes=5),
+    "labels": lambda call, key, x, y: call(key, x, [y], num_classes=5),
+    "batch": lambda call, key, x, y: call(key, x, y[:4], num_classes=5),
+    "num-classes": lambda call, key, x, y: call(key, x, y),
+    "float-ids": lambda call, key, x, y: call(key, x, y.astype(jnp.float32), num_classes=5),
+    "smoothing": lambda call, key, x, y: call(key, x, y, num_classes=5, smoothing=2),
+    "channel-axis": lambda call, key, x, y: call(key, x, y, num_classes=5, channel_axis="last"),
+}
+
+
+@pytest.mark.parametrize("how", ["eager", "jit"])
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("name", CALLS)
+def test_an_error_names_the_call_that_was_made(name, mistake, how):
+    """Not the parts of which that call consists."""
+
+    def step(key):
+        return MISTAKES[mistake](CALLS[name][0], key, jnp.asarray(IMAGES), jnp.asarray(LABELS))
+
+    with pytest.raises((TypeError, ValueError)) as raised:
+        (jax.jit(step) if how == "jit" else step)(jax.random.key(0))
+    assert str(raised.value).startswith(f"{name}: "), raised.value
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"alpha": -1.0}, {"per": "rows"}, {"pairing": "no"}, {"per": "pair", "pairing": "roll"}],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["cutmix", "mixup"])
+def test_an_error_about_an_option_names_the_function(name, how):
+    with pytest.raises(ValueError, match=f"^{name}: ") as raised:
+        CALLS[name][0](jax.random.key(0), IMAGES, LABELS, num_classes=5, **how)
+    assert CALLS[name][1] not in str(raised.value)
+
+
+def test_errors_of_other_calls_keep_their_name():
+    """A user's draw may call the library, and its mistakes are its own."""
+
+    class Own(Mixer):
+        def draw(self, key, rows, spatial):
+            return None, symmetric_beta(key, -1.0, (rows,))
+
+    with pytest.raises(ValueError, match=r"^symmetric_beta: alpha must be positive"):
+        Own()(jax.random.key(0), IMAGES)
 
 
 @pytest.mark.parametrize("grid", [0, -1, 1.5, [0, 1]], ids=str)

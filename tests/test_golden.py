@@ -183,14 +183,8 @@ def test_many_boxes(library, law, size):
     """From lambda and a centre to the box and the corrected lambda, exactly."""
     case = {"timm": TIMM, "torchvision": TORCHVISION}[library][f"boxes-{size[0]}x{size[1]}"]
     uniforms = inside(case["centre"], size)
-    box = _region.draw_box(
-        jnp.asarray(uniforms, jnp.float32),
-        size,
-        law,
-        lam=jnp.asarray(case["drawn_lam"]),
-        axes=(0, 1),
-        grid=(1, 1),
-    )
+    area, places = 1 - jnp.asarray(case["drawn_lam"]), jnp.asarray(uniforms, jnp.float32)
+    box = _region.box_of_area(area, places, law, size, (0, 1), (1, 1))
     plan = Plan.of((len(uniforms), *size, 1), "flip", region=box)
     edges = np.concatenate([plan.region.start, plan.region.stop], 1)
     seen = (case["box"][:, :2] < case["box"][:, 2:]).all(1)
@@ -296,14 +290,8 @@ def test_keras_cutmix(name):
     )
 
     # "contained" is that law on whole pixels: a side rounds by 1/2, its place then by 1 at most.
-    ours = _region.draw_box(
-        jnp.asarray(case["uniforms"]),
-        spatial,
-        "contained",
-        lam=jnp.asarray(case["drawn_lam"]),
-        axes=(0, 1),
-        grid=(1, 1),
-    )
+    area, places = 1 - jnp.asarray(case["drawn_lam"]), jnp.asarray(case["uniforms"])
+    ours = _region.box_of_area(area, places, "contained", spatial, (0, 1), (1, 1))
     begin = case["uniforms"] * (spatial - sides)
     for edge, theirs in ((ours.start, begin), (ours.stop, begin + sides)):
         assert np.abs(np.asarray(edge) - theirs).max() < 1.5

@@ -89,6 +89,9 @@ some_mixers = pytest.mark.parametrize("mixer", [MIXERS[i] for i in (1, 9, 12)], 
 NAMES = {**vars(jaxmix), "Halves": Halves, "Stripe": Stripe}
 
 
+PERMUTED = "MixUp(pairing=Permutation(index=i32[3]))"
+
+
 def same(first, second):
     """Equal trees, bit for bit."""
     assert jax.tree.structure(first) == jax.tree.structure(second)
@@ -110,6 +113,83 @@ def test_is_a_frozen_dataclass(mixer):
 def test_repr_evaluates_to_an_equal_mixer(mixer):
     copy = eval(repr(mixer), NAMES)
     assert copy == mixer and hash(copy) == hash(mixer) and repr(copy) == repr(mixer)
+
+
+@pytest.mark.parametrize(
+    "mixer, text",
+    [
+        (CutMix(), "CutMix()"),
+        (CutMix(1, pairing="flip", grid=1), "CutMix()"),
+        (
+            CutMix(0.5, per="batch", minmax=[0, 1]),
+            "CutMix(alpha=0.5, per='batch', minmax=(0.0, 1.0))",
+        ),
+        (MixUp(np.float32(0.5), pairing=Roll(2)), "MixUp(alpha=0.5, pairing=Roll(shift=2))"),
+        (MixUp(jnp.float32(0.5), fold=True), "MixUp(alpha=0.5, fold=True)"),
+        (MixUp(pairing=Permutation(np.arange(3, dtype=np.int32))), PERMUTED),
+        (RandomApply(CutMix()), "RandomApply(mixer=CutMix())"),
+        (RandomChoice([CutMix()], [1]), "RandomChoice(mixers=(CutMix(),), probs=(1.0,))"),
+        (RandomChoice([CutMix()], jnp.ones(1)), "RandomChoice(mixers=(CutMix(),), probs=f32[1])"),
+        (Halves(1), "Halves(strength=1)"),
+        (Halves(0.5), "Halves()"),
+        (Stripe(axis=1, per="pair"), "Stripe(axis=1, per='pair')"),
+    ],
+)
+def test_repr_leaves_out_what_is_so_by_default(mixer, text):
+    assert repr(mixer) == text
+
+
+def test_repr_of_tracers_and_placeholders():
+    texts = []
+
+    @jax.jit
+    def step(alpha, probs):
+        texts.append(repr(RandomChoice((CutMix(alpha), MixUp()), probs=probs)))
+        return alpha
+
+    step(jnp.float32(1), jnp.ones(2, jnp.bfloat16))
+    assert texts == ["RandomChoice(mixers=(CutMix(alpha=f32[]), MixUp()), probs=bf16[2])"]
+    specs = jax.tree.map(lambda _: jax.ShapeDtypeStruct((), jnp.int8), MixUp())
+    assert repr(specs) == "MixUp(alpha=i8[])"
+    deleted = jnp.float32(2)
+    mixer = MixUp(deleted)
+    deleted.delete()
+    assert repr(mixer) == "MixUp(alpha=f32[])"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [CutMix, MixUp, lambda n: RandomApply(MixUp(), n), lambda n: CutMix(minmax=(0, n)),
+     lambda n: RandomChoice((MixUp(), CutMix()), probs=(n, 1))],
+    ids=["CutMix", "MixUp", "RandomApply", "minmax", "probs"],
+)  # fmt: skip
+def test_an_int_is_the_float_and_compiles_nothing_new(make):
+    traces = []
+
+    @jax.jit
+    def draw(mixer, key):
+        traces.append(mixer)
+        return mixer.plan(key, SHAPE).lam
+
+    for number in (1.0, 1, np.int64(1), np.float32(1), True):
+        mixer = make(number)
+        assert all(type(leaf) is float for leaf in jax.tree.leaves(mixer))
+        assert mixer == make(1.0) and hash(mixer) == hash(make(1.0))
+        draw(mixer, jax.random.key(0))
+    assert len(traces) == 1
+
+
+def test_fields_of_ones_own_keep_their_type():
+    class Own(Mixer):
+        count: int = 3
+        flag: bool = dataclasses.field(default=True, metadata={"static": True})
+
+        def draw(self, key, rows, spatial):
+            return None, None
+
+    for count in (1, 1.0, jnp.int32(1)):
+        assert type(Own(count).count) is type(count)
+    assert Own().flag is True and type(Own(np.int64(4)).count) is int
 
 
 @mixers
@@ -533,6 +613,28 @@ def test_a_mixer_without_draw_says_so():
 
     with pytest.raises((TypeError, NotImplementedError), match=r"draw"):
         Empty().plan(jax.random.key(27), SHAPE)
+
+
+@mixers
+@pytest.mark.parametrize("spatial", [(10, 12), (1, 1)], ids=str)
+def test_every_mixer_draws_by_the_method_that_a_user_writes(mixer, spatial):
+    """With the rows that it is asked for: one a draw, or the batch for a policy."""
+    region, opacity = mixer.draw(jax.random.key(28), 8, spatial)
+    for leaf in jax.tree.leaves((region, opacity)):
+        assert leaf.shape[0] == 8
+    assert region is None or isinstance(region, Box | Mask)
+    again = mixer.draw(jax.random.key(28), 8, spatial)
+    same((region, opacity), again)
+
+
+@pytest.mark.parametrize("mixer", [m for m in MIXERS if m.per == "example"], ids=brief)
+def test_a_plan_is_made_of_what_draw_returns(mixer):
+    if mixer.pairing.random:
+        return  # Half of the key draws the pairing.
+    region, opacity = mixer.draw(jax.random.key(29), 8, SHAPE[1:3])
+    plan = mixer.plan(jax.random.key(29), SHAPE)
+    by_hand = jaxmix.Plan.of(SHAPE, mixer.pairing, region=region, opacity=opacity)
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(plan), jax.tree.leaves(by_hand))
 
 
 def test_base_class_checks_a_users_modes():

@@ -284,6 +284,30 @@ def test_members_keep_their_own_granularity():
     assert len(np.unique(lam[~cut])) > 5
 
 
+def test_the_members_of_a_choice_for_the_batch_draw_for_each_row():
+    mixer = RandomChoice((CutMix(), CutMix(box="contained")), per="batch")
+    keys, whole = jax.random.split(jax.random.key(14), 20), []
+    for key in keys:
+        region = mixer.plan(key, (32, 101, 103, 3)).region
+        boxes = np.concatenate([region.start, region.stop], 1)
+        assert len(np.unique(boxes, axis=0)) >= 30
+        inside = (boxes[:, :2] > 0) & (boxes[:, 2:] < [101, 103])
+        whole.append(inside.all(1).mean() > 0.8)
+    # Boxes of the paper's law are cut off at the border as often as not, the others hardly ever.
+    assert 0 < sum(whole) < 20, "all rows are of one law, and both laws are chosen"
+
+
+def test_the_members_of_a_policy_share_no_draw():
+    """Two of the same kind, and the choice between them, from one key."""
+    mixer = RandomChoice((MixUp(), MixUp()), probs=(0.5, 0.5))
+    same = MixUp().plan(jax.random.key(15), (1000, 1))
+    plan = mixer.plan(jax.random.key(15), (1000, 1))
+    assert np.isin(np.asarray(plan.lam), np.asarray(same.lam)).mean() < 0.01
+    drawn = np.asarray(RandomApply(mixer, 1.0).plan(jax.random.key(15), (1000, 1)).lam)
+    assert len(set(drawn.tolist())) > 990
+    assert np.isin(drawn, np.asarray(plan.lam)).mean() < 0.01
+
+
 # How plans merge --------------------------------------------------------------------------------
 
 

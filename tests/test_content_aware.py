@@ -1,0 +1,188 @@
+"""Mixers that look at the images: a field of rows, and the drawn pairing inside of `draw`."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmix
+from jaxmix import CutMix, Flip, Mask, Mixer, MixUp, Neighbour, RandomApply, RandomChoice, Roll
+
+SHAPE = (8, 6, 5, 3)
+CONTENT = np.random.default_rng(0).random(SHAPE[:3], np.float32)
+ROWS = {"rows": True}
+
+
+class Brighter(Mixer):
+    """Paints the partner where it is brighter than the original."""
+
+    content: jax.Array | np.ndarray | None = dataclasses.field(default=None, metadata=ROWS)
+
+    def draw(self, key, rows, spatial):
+        """A mask that needs the content of both rows."""
+        return Mask(self.pairing.take(self.content) > self.content), None
+
+
+class Related(Mixer):
+    """Blends by how close two rows are; the content is a pytree."""
+
+    content: dict | None = dataclasses.field(default=None, metadata=ROWS)
+
+    def draw(self, key, rows, spatial):
+        """An opacity from the distance between the rows."""
+        distance = jnp.abs(self.pairing.take(self.content["level"]) - self.content["level"])
+        return None, jnp.clip(distance, 0, 1)
+
+
+class Nosy(Mixer):
+    """Uses the pairing and nothing of the rows."""
+
+    use: str = dataclasses.field(default="take", metadata={"static": True})
+
+    def draw(self, key, rows, spatial):
+        """Half an opacity, after a look at the pairing."""
+        {
+            "take": lambda: self.pairing.take(jnp.arange(rows)),
+            "partner": lambda: self.pairing.partner(rows),
+            "own": lambda: self.pairing.own(rows),
+            "random": lambda: self.pairing.random,
+            "groups": lambda: self.pairing.groups,
+        }[self.use]()
+        return None, jnp.full((rows,), 0.5)
+
+
+class Jitted(Mixer):
+    """Its draw is jitted, so that the mixer passes through a jit as a pytree."""
+
+    strength: float = 0.5
+
+    def draw(self, key, rows, spatial):
+        """The same opacity for all rows."""
+        return None, jax.jit(lambda self: jnp.full((rows,), self.strength))(self)
+
+
+def expected(partner):
+    """What `Brighter` paints: bool[B, H, W]."""
+    return CONTENT[np.asarray(partner)] > CONTENT
+
+
+PAIRINGS = ["flip", Flip(groups=2), "roll", Roll(-3), "permutation"]
+every_pairing = pytest.mark.parametrize("pairing", PAIRINGS, ids=str)
+
+
+@every_pairing
+@pytest.mark.parametrize("how", ["eager", "jit"])
+def test_the_drawn_pairing_takes_the_partners_content(pairing, how):
+    mixer = Brighter(content=CONTENT, pairing=pairing)
+    draw = jax.jit(lambda m, k: m.plan(k, SHAPE)) if how == "jit" else lambda m, k: m.plan(k, SHAPE)
+    plan = draw(mixer, jax.random.key(0))
+    assert not np.array_equal(plan.partner, np.arange(8))
+    np.testing.assert_array_equal(plan.region.painted, expected(plan.partner))
+    np.testing.assert_allclose(plan.lam, 1 - expected(plan.partner).mean((1, 2)), atol=1e-6)
+
+
+@every_pairing
+@pytest.mark.parametrize("per", ["example", "batch"])
+def test_in_policies_too(pairing, per):
+    """Whatever the policy's granularity, each row has a draw of its own with its own partner."""
+    bright = Brighter(content=CONTENT, pairing=pairing)
+    mixer = RandomApply(RandomChoice((bright, bright), per=per), prob=0.7, per=per)
+    plan = mixer.plan(jax.random.key(1), SHAPE)
+    on = np.asarray(plan.lam) < 1
+    assert on.any() or per == "batch"
+    painted = np.asarray(plan.region.painted)
+    np.testing.assert_array_equal(painted[on], expected(plan.partner)[on])
+    assert not painted[~on].any()
+
+
+def test_beside_other_mixers():
+    bright = Brighter(content=CONTENT, pairing="permutation")
+    others = CutMix(pairing="permutation"), MixUp(pairing="permutation")
+    mixer = RandomChoice((bright, *others), probs=(1.0, 0.0, 0.0))
+    plan = mixer.plan(jax.random.key(2), SHAPE)
+    np.testing.assert_array_equal(np.asarray(plan.region.painted), expected(plan.partner))
+
+
+def test_content_may_be_a_pytree():
+    level = np.linspace(0, 1, 8, dtype=np.float32)
+    plan = Related(content={"level": level}, pairing="roll").plan(jax.random.key(3), SHAPE)
+    np.testing.assert_allclose(1 - plan.lam, np.abs(np.roll(level, 1) - level), atol=1e-6)
+
+
+def test_new_content_is_no_new_program():
+    traces = []
+
+    @jax.jit
+    def step(mixer, key, images):
+        traces.append(mixer)
+        return mixer(key, images)
+
+    for seed in range(3):
+        content = np.random.default_rng(seed).random(SHAPE[:3], np.float32)
+        step(Brighter(content=content), jax.random.key(0), np.ones(SHAPE, np.float32))
+    assert len(traces) == 1
+
+
+def test_on_the_neighbouring_device():
+    def on_device(content):
+        mixer = Brighter(content=content, pairing=Neighbour("batch"))
+        return mixer.plan(jax.random.key(0), (4, *SHAPE[1:])).region.painted
+
+    painted = jax.vmap(on_device, axis_name="batch")(CONTENT.reshape(2, 4, *SHAPE[1:3]))
+    theirs = np.roll(CONTENT, 4, axis=0)
+    np.testing.assert_array_equal(painted.reshape(SHAPE[:3]), theirs > CONTENT)
+
+
+@pytest.mark.parametrize("per", ["pair", "batch"])
+def test_content_of_rows_needs_a_draw_for_each(per):
+    with pytest.raises(ValueError, match=rf"Brighter: per.*\"example\".*content.*{per}") as raised:
+        Brighter(content=CONTENT, per=per)
+    assert type(raised.value) is ValueError
+    assert Brighter(per=per).per == per, "without content there is nothing to mistake"
+
+
+@pytest.mark.parametrize("use", ["take", "partner", "own", "random", "groups"])
+@pytest.mark.parametrize("per", ["pair", "batch"])
+def test_no_use_of_the_pairing_in_a_draw_for_several_rows(per, use):
+    assert Nosy(use=use).plan(jax.random.key(4), SHAPE).lam[0] == 0.5
+    for mixer in (Nosy(use=use, per=per), RandomChoice((MixUp(), Nosy(use=use, per=per)))):
+        with pytest.raises(ValueError, match=rf"Nosy\.draw: self\.pairing .*example.*{per}"):
+            mixer.plan(jax.random.key(4), SHAPE)
+        mix = jax.jit(lambda key, mixer=mixer: mixer(key, jnp.zeros(SHAPE)))
+        with pytest.raises(ValueError, match=rf"Nosy\.draw: self\.pairing .*example.*{per}"):
+            mix(jax.random.key(4))
+
+
+@pytest.mark.parametrize("per", ["example", "pair", "batch"])
+def test_a_draw_that_leaves_the_pairing_alone_may_hand_the_mixer_to_jit(per):
+    plan = Jitted(0.25, per=per).plan(jax.random.key(5), SHAPE)
+    np.testing.assert_array_equal(plan.lam, np.full(8, 0.75))
+
+
+@pytest.mark.parametrize(
+    "content, error",
+    [
+        (CONTENT[:4], r"content must have the batch size of the images, 8, got float32\[4, 6, 5\]"),
+        (np.float32(1), r"content must have a batch axis"),
+        ([[1.0]] * 8, r"content must have a batch axis"),
+    ],
+    ids=["rows", "scalar", "list"],
+)
+def test_content_of_other_rows_is_refused(content, error):
+    with pytest.raises((TypeError, ValueError), match=r"Brighter\.draw: " + error):
+        Brighter(content=content).plan(jax.random.key(6), SHAPE)
+
+
+def test_the_repr_shows_no_content():
+    text = repr(Brighter(content=CONTENT, pairing="roll"))
+    assert text == "Brighter(content=f32[8,6,5], pairing=Roll(shift=1))"
+    assert repr(Brighter()) == "Brighter()"
+
+
+def test_it_obeys_the_painted_label():
+    images = np.broadcast_to(np.eye(8, dtype=np.float32)[:, None, None], (8, 6, 5, 8))
+    mixer = RandomChoice((Brighter(content=CONTENT), jaxmix.MixUp()))
+    mixed, labels = mixer(jax.random.key(7), images, np.arange(8), num_classes=8)
+    np.testing.assert_allclose(np.asarray(mixed).mean((1, 2)), labels, atol=1e-6)
