@@ -51,12 +51,11 @@ def loops(text):
 
 def primitives(jaxpr):
     """The names of its primitives, with those inside of jits as often as these are called."""
-    inner = [e.params["jaxpr"].jaxpr if e.primitive.name == "jit" else None for e in jaxpr.eqns]
-    names = [
-        [e.primitive.name] if j is None else primitives(j)
-        for e, j in zip(jaxpr.eqns, inner, strict=True)
-    ]
-    return sum(names, [])
+    names = []
+    for equation in jaxpr.eqns:
+        inner = equation.params["jaxpr"].jaxpr if equation.primitive.name == "jit" else None
+        names += [equation.primitive.name] if inner is None else primitives(inner)
+    return names
 
 
 def compiled(call, *shapes):

@@ -120,6 +120,65 @@ def test_extents_are_what_is_no_channel(channel_axis):
     assert np.array_equal(mixed, expected)
 
 
+KNOWN = {
+    "last": ((5, 6, 4, 3), -1, -1),
+    "first": ((5, 3, 6, 4), 1, 1),
+    "none": ((5, 6, 4), None, None),
+    "sound-last": ((5, 6, 3), -1, -1),
+    "sound-first": ((5, 3, 6), 1, 1),
+    "steps": ((5, 6), None, None),
+    "volume": ((5, 6, 4, 2, 3), -1, -1),
+    "as-many-channels-as-rows": ((5, 6, 4, 6), -1, -1),
+    "as-many-channels-as-columns": ((5, 4, 6, 4), 1, 1),
+    "one-channel": ((5, 1, 6), 1, 1),
+}
+
+
+@pytest.mark.parametrize("layout", KNOWN)
+@pytest.mark.parametrize("drawn_as", ["itself", "without-channels"])
+def test_a_plan_knows_the_channel_axis(layout, drawn_as):
+    """Once its extents are known there is one axis that is none of them."""
+    shape, drawn, read_as = KNOWN[layout]
+    if drawn_as == "without-channels" and drawn is not None:
+        axis = drawn % len(shape)
+        spatial = tuple(n for i, n in enumerate(shape) if i not in (0, axis))
+        plan = CutMix().plan(fresh(), (5, *spatial), channel_axis=None)
+    else:
+        plan = CutMix().plan(fresh(), shape, channel_axis=drawn)
+    images = jnp.asarray(numbers(shape))
+    expected = plan.images(images, channel_axis=read_as)
+    assert np.array_equal(plan.images(images), expected)
+    assert np.array_equal(jax.jit(lambda p, x: p.images(x))(plan, images), expected)
+    assert plan.weights(shape).shape == (5, *plan.spatial)
+    assert np.array_equal(plan.weights(shape), plan.weights(shape, channel_axis=read_as))
+
+
+def test_a_call_knows_it_too_where_all_axes_are_alike():
+    """As its documentation says, "auto" is the last axis there."""
+    images, mixer = jnp.asarray(numbers((5, 4, 4, 4))), RandomChoice((CutMix(), MixUp()))
+    mixed = mixer(fresh(), images)
+    assert np.array_equal(mixed, mixer(fresh(), images, channel_axis=-1))
+    assert not np.array_equal(mixed, mixer(fresh(), images, channel_axis=1))
+
+
+def test_the_repr_of_a_plan_is_one_line():
+    plan = Plan.of((4, 6, 6, 3), "roll", region=Box(*np.array([[[0, 0]] * 4, [[3, 6]] * 4])))
+    expected = (
+        "Plan(batch=4, spatial=(6, 6), pairing=Roll(shift=1), region=Box, blends=False, "
+        "lam=0.500 (mean))"
+    )
+    assert repr(plan) == expected
+    traced = []
+    jax.jit(lambda plan: traced.append(repr(plan)))(plan)
+    assert traced == [expected.replace("0.500 (mean)", "f32[4]")]
+    mask = Plan.of((4, 6, 6, 3), Permutation(np.arange(4)), region=Mask(np.ones((4, 6, 6), "f4")))
+    assert "region=Mask, blends=True, lam=0.000 (mean)" in repr(mask) and "[4]" in repr(mask)
+    assert "region=None, blends=True" in repr(MixUp().plan(fresh(), (4, 6)))
+    assert "lam=f32[0]" in repr(MixUp().plan(fresh(), (0, 6)))
+    assert "lam=(4,)" in repr(jax.tree.map(lambda leaf: leaf.shape, mask))
+    assert "\n" not in repr(mask) + repr(RandomApply(CutMix()).plan(fresh(), (300, 9, 9, 1)))
+
+
 def test_a_plan_of_nothing_replaces_everything():
     plan = Plan.of(SHAPE, Roll())
     assert plan.region is None and plan.opacity is None and plan.spatial is None
@@ -249,6 +308,57 @@ def test_every_bfloat16_is_blended_in_float32_and_rounded_half_to_even(share):
     assert np.array_equal(np.isnan(mixed), np.isnan(expected))
     same = mixed.view(np.uint16) == expected.view(np.uint16)
     assert np.all(same | np.isnan(expected) | ~normal) and np.mean(normal) > 0.98
+
+
+def test_bfloat16_keeps_every_bit_of_what_is_not_blended():
+    """Subnormals and NaN of every payload, beside pixels that are blended."""
+    bits = np.arange(2**16, dtype=np.uint16).reshape(2**8, 2**8)
+    images, donors = bits.view(jnp.bfloat16), bits[::-1].copy().view(jnp.bfloat16)
+    opacity = jnp.asarray(np.arange(2**8) % 3 / 2, jnp.float32)  # Nothing, half of it, all of it.
+    painted = jnp.asarray(np.random.default_rng(0).random((2**8, 2**8)) < 0.5)
+    for region in (Mask(painted), None):
+        plan = Plan.of((2**8, 2**8), Roll(0), region=region, opacity=opacity, channel_axis=None)
+        mixed = plan.images(jnp.asarray(images), donors=jnp.asarray(donors))
+        mixed = np.asarray(mixed).view(np.uint16)
+        shown = np.ones_like(painted) if region is None else np.asarray(painted)
+        own, theirs = np.asarray(opacity == 0)[:, None] | ~shown, np.asarray(opacity == 1)[:, None]
+        assert np.array_equal(mixed[own], bits[own])
+        assert np.array_equal(mixed[theirs & shown], bits[::-1][theirs & shown])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "complex64"])
+@pytest.mark.parametrize("pairing", ["flip", "roll", "permutation"])
+@pytest.mark.parametrize("mixer", [CutMix, MixUp], ids=["cutmix", "mixup"])
+def test_the_transpose_of_mixing(mixer, pairing, dtype):
+    """<mix(x), y> = <x, transpose(y)>, by itself, jitted, mapped over and as a gradient."""
+    plan = mixer(pairing=pairing).plan(fresh(), (5, 6, 4, 3))
+    x, y = (jnp.asarray(numbers((5, 6, 4, 3), seed=seed)).astype(dtype) for seed in (0, 1))
+    (back,) = jax.linear_transpose(plan.images, x)(y)
+    assert back.dtype == x.dtype
+
+    def product(one, other):
+        return np.sum(np.asarray(one, np.complex128) * np.asarray(other, np.complex128))
+
+    bits = {"float32": 20, "complex64": 20, "float16": 9, "bfloat16": 6}[dtype]
+    np.testing.assert_allclose(product(plan.images(x), y), product(x, back), rtol=2.0**-bits)
+    _, pullback = jax.vjp(plan.images, x)
+    assert np.array_equal(pullback(y)[0], back)
+    jitted = jax.jit(lambda y: jax.linear_transpose(plan.images, x)(y)[0])(y)
+    np.testing.assert_allclose(jitted, back, rtol=2.0**-bits)
+    mapped = jax.vmap(lambda y: jax.linear_transpose(plan.images, x)(y)[0])(jnp.stack([y, x]))
+    np.testing.assert_allclose(mapped[0], back, rtol=2.0**-bits)
+
+
+def test_complex_images_blend_in_both_components_apart():
+    values = [1 + 2j, complex(np.inf, 1), complex(2, np.nan), complex(-np.inf, np.nan)]
+    images = jnp.asarray(np.array(values, np.complex64)[:, None])
+    plan = Plan.of((4, 1), Roll(1), opacity=jnp.full(4, 0.25))
+    mixed = np.asarray(plan.images(images))[:, 0]
+    real, imaginary = np.array(values).real, np.array(values).imag
+    assert np.array_equal(mixed.real, 0.75 * real + 0.25 * np.roll(real, 1), equal_nan=True)
+    theirs = 0.75 * imaginary + 0.25 * np.roll(imaginary, 1)
+    assert np.array_equal(mixed.imag, theirs, equal_nan=True)
+    assert np.isfinite(mixed.imag[1])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
