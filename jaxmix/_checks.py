@@ -95,12 +95,10 @@ def key(where: str, value: Any) -> None:
 
 def shape(where: str, value: Any) -> tuple:
     """A static shape; sizes may be symbolic, as in `jax.export`."""
-    wanted = "shape must be a tuple of ints"
-    if hasattr(value, "shape"):
-        raise type_error(where, wanted, value, "did you mean images.shape?")
     listed = isinstance(value, tuple | list)
     if not listed or not all(export.is_symbolic_dim(n) or _is_int(n) for n in value):
-        raise type_error(where, wanted, value)
+        remedy = "did you mean images.shape?" if hasattr(value, "shape") else ""
+        raise type_error(where, "shape must be a tuple of ints", value, remedy)
     if any(_is_int(n) and n < 0 for n in value):
         raise value_error(where, "shape must not be negative", value)
     return tuple(value)

@@ -329,10 +329,9 @@ class CutMix(Mixer):
         self._set("grid", _checks.counts("CutMix", "grid", self.grid, 1))
         if self.axes is not None:
             self._set("axes", _checks.counts("CutMix", "axes", self.axes, None))
-        if self.minmax is None:
-            return
-        self._set("minmax", _region.minmax("CutMix", self.minmax))
-        if self.box != "paper":
+        if self.minmax is not None:
+            self._set("minmax", _region.minmax("CutMix", self.minmax))
+        if self.minmax is not None and self.box != "paper":
             raise _checks.value_error("CutMix", "minmax and box are mutually exclusive", self.box)
 
     def draw(self, key, rows, spatial):

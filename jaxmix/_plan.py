@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxmix import _checks, _composite, _labels, _pairing, _region, _sharding
 from jaxmix._checks import ChannelAxis
-from jaxmix._composite import jit, mix, wider
+from jaxmix._composite import blends, jit, mix, wider
 from jaxmix._pairing import Pairing, PairingName
 from jaxmix._pytree import STATIC, pytree, shown
 from jaxmix._region import Box, Region
@@ -167,7 +167,7 @@ class Plan:
         where = "Plan.images"
         images, donors = self._both(where, "images", images, donors, like=True)
         channel = self._channel(where, images.shape, channel_axis)
-        if images.dtype == jnp.bool_ and self._blends:
+        if images.dtype == jnp.bool_ and blends(self.region, self.opacity):
             remedy = "cast them to a number type, or use an opaque mixer such as CutMix"
             raise _checks.type_error(where, "images that are blended are numbers", images, remedy)
         return _images(self, images, donors, channel)
@@ -441,19 +441,14 @@ class Plan:
     def __repr__(self) -> str:
         """One line: what the plan is for, what it paints, and the mean of `lam` if it is known."""
         region = None if self.region is None else type(self.region).__name__
-        blends, lam = "?", shown(self.lam)
+        blended, lam = "?", shown(self.lam)
         with contextlib.suppress(Exception):  # A repr raises nothing, whatever the leaves are.
-            blends = self._blends
+            blended = blends(self.region, self.opacity)
             lam = f"{np.asarray(self.lam).sum(dtype=np.float64).item() / len(self.lam):.3f} (mean)"
         return (
             f"Plan(batch={self.batch}, spatial={self.spatial}, pairing={self.pairing!r}, "
-            f"region={region}, blends={blends}, lam={lam})"
+            f"region={region}, blends={blended}, lam={lam})"
         )
-
-    @property
-    def _blends(self) -> bool:
-        """Whether a pixel can show both images at once."""
-        return _composite.blends(self.region, self.opacity)
 
     def _size(self, where: str) -> Any:
         """The batch size, of which the plan must still be."""
@@ -572,9 +567,8 @@ def assemble(pairing, region, opacity, batch, spatial) -> Plan:
 def _images(plan, images, donors, channel):
     """Paints every row's partner over it, except over rows that have none."""
     opacity, unpaired = plan.opacity, plan._unpaired(donors)
-    if unpaired is not None and plan._blends:
-        opacity = jnp.ones_like(plan.lam) if opacity is None else opacity
-        opacity = jnp.where(unpaired, 0.0, opacity)
+    if unpaired is not None and blends(plan.region, opacity):
+        _, opacity = _region.switch_off(None, opacity, unpaired)
     donors = images if donors is None else donors
     return _composite.paint(images, donors, plan.pairing, plan.region, opacity, channel)
 

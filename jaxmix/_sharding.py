@@ -69,6 +69,6 @@ def check_alike(where: str, argument: str, like: jax.Array, donors: jax.Array) -
         specs.append((None,) * x.ndim if sharding is None else (*sharding.spec,))
     if any(one != other for one, other in zip(*specs, strict=False)):
         raise ValueError(
-            f"{where}: donors must be sharded like {argument}, P{specs[0]}, got P{specs[1]}; "
-            "jax.sharding.reshard moves them"
+            f"{where}: donors must be laid out over the mesh as {argument} are, P{specs[0]}, got "
+            f"P{specs[1]}; jax.sharding.reshard moves them"
         )

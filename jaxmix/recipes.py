@@ -96,8 +96,7 @@ def timm(
     else:
         cutmix = None if cutmix_alpha is None else CutMix(cutmix_alpha, per=per, box="timm")
     mixer = _one_of(where, mixup, cutmix, (1 - switch_prob, switch_prob), per)
-    always = isinstance(prob, float) and prob == 1
-    return mixer if always else RandomApply(mixer, prob, per=per)
+    return mixer if isinstance(prob, float) and prob == 1 else RandomApply(mixer, prob, per=per)
 
 
 def torchvision(cutmix_alpha: ArrayLike = 0.0, mixup_alpha: ArrayLike = 0.0) -> Mixer:
