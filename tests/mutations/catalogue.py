@@ -1,0 +1,1156 @@
+"""The mutants: what is changed, what that breaks, and which tests have to notice."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """One change to one file; `text` must stand there exactly once."""
+
+    name: str
+    file: str
+    text: str
+    replacement: str
+    breaks: str
+    tests: str  # Arguments of pytest, from the root of the project.
+    equivalent: str = ""  # Why no test can notice: then it is not run.
+
+
+LAWS = "tests/test_laws.py"
+SHARDING = "tests/test_sharding.py"
+
+
+def mutants(file, *changes):
+    """The mutants of one file."""
+    return [Mutant(name, file, *change) for name, *change in changes]
+
+
+BETA = mutants(
+    "jaxmix/_beta.py",
+    (
+        "alpha-five-percent-off",
+        "1 / alpha, jnp.nan",
+        "1 / (1.05 * alpha), jnp.nan",
+        "lambda follows Beta(1.05 alpha, 1.05 alpha)",
+        "tests/test_beta.py",
+    ),
+    (
+        "lambda-leans-to-one-side",
+        "jnp.where(cosine < 0, smaller",
+        "jnp.where(cosine < 0.05, smaller",
+        "lambda is not symmetric",
+        "tests/test_beta.py",
+    ),
+    (
+        "bad-traced-alpha-passes",
+        "1 / alpha, jnp.nan)",
+        "1 / alpha, 1.0)",
+        "a traced alpha that is not positive gives no NaN",
+        "tests/test_checks.py -k traced_bad_alpha",
+    ),
+    (
+        "beta-in-float32-only",
+        "wide = dtype if dtype == jnp.float64 else jnp.dtype(jnp.float32)",
+        "wide = jnp.dtype(jnp.float32)",
+        "float64 variates have the digits of float32",
+        "tests/test_beta.py",
+    ),
+)
+
+CHECKS = mutants(
+    "jaxmix/_checks.py",
+    (
+        "any-array-is-a-key",
+        "if value.ndim == (0 if typed else 1) and (typed or value.dtype == np.uint32):",
+        "if True:",
+        "images pass for a PRNG key",
+        "tests/test_checks.py -k for-key",
+    ),
+    (
+        "rank-3-is-not-refused",
+        "if region and rank == 3:",
+        "if region and rank == 2:",
+        "[B, H, W] is cut over rows alone",
+        "tests/test_checks.py -k rank-3",
+    ),
+    (
+        "ints-stay-ints",
+        "return float(value) if",
+        "return value if",
+        "an int alpha compiles a second program",
+        "tests/test_mixers.py -k an_int_is_the_float",
+    ),
+    (
+        "smoothing-of-one",
+        "(one and value == 1)",
+        "value == 1",
+        "smoothing 1 leaves nothing of a label",
+        "tests/test_checks.py -k smoothing",
+    ),
+    (
+        "errors-name-the-inner-call",
+        "if call in calls:",
+        "if call in ():",
+        "jaxmix.cutmix fails as Plan.labels",
+        "tests/test_checks.py -k names_the_call",
+    ),
+    (
+        "smaller-batches-pass",
+        "if value.shape[0] != size:",
+        "if value.shape[0] > size:",
+        "labels of fewer rows than the images are mixed",
+        "tests/test_checks.py -k another-batch",
+    ),
+)
+
+SHARDINGS = mutants(
+    "jaxmix/_sharding.py",
+    (
+        "masks-are-not-laid-out",
+        "    sharding = explicit(x)\n    if sharding is None:\n        return values",
+        "    sharding = explicit(x)\n    if True:\n        return values",
+        "an Explicit mesh refuses the mask of a region",
+        f"{SHARDING} {LAWS} -k devices",
+    ),
+    (
+        "rows-are-moved-in-explicit-mode",
+        "    if sharding is None:\n        return rearrange(x)",
+        "    if True:\n        return rearrange(x)",
+        "an Explicit mesh refuses a roll",
+        f"{LAWS} -k devices_do_not_matter",
+    ),
+    (
+        "donors-of-any-layout",
+        "if any(one != other",
+        "if False and any(one != other",
+        "JAX's own error about shardings instead of ours",
+        "tests/test_checks.py -k laid_out",
+    ),
+    (
+        "a-gather-forgets-the-sharding",
+        "out_sharding=explicit(x) if split else None",
+        "out_sharding=None",
+        "a permutation fails on an Explicit mesh",
+        f"{LAWS} -k devices_do_not_matter",
+    ),
+    (
+        "a-gather-always-says-its-sharding",
+        "out_sharding=explicit(x) if split else None",
+        "out_sharding=explicit(x)",
+        "gradients of a permutation in a partly manual shard_map",
+        f"{SHARDING} -k gradients",
+    ),
+    (
+        "rows-of-a-plan-stay-split",
+        "if sharding is None or sharding.spec[0] is None:",
+        "if True:",
+        "plan[i:j] fails where an Explicit mesh splits the plan",
+        SHARDING,
+    ),
+)
+
+PAIRING = mutants(
+    "jaxmix/_pairing.py",
+    (
+        "flip-by-index",
+        "            return jnp.flip(x, 0)",
+        "            return jnp.asarray(x)[self.partner(jnp.shape(x)[0])]",
+        "a flip gathers the whole batch",
+        SHARDING,
+    ),
+    (
+        "groups-change-places",
+        "jnp.flip(groups, 1)",
+        "jnp.flip(groups, 0)",
+        "Flip(groups) pairs rows of different groups",
+        "tests/test_pairing.py",
+    ),
+    (
+        "groups-need-not-divide",
+        "if self.groups > 1 and batch % self.groups != 0:",
+        "if False:",
+        "JAX's own error about a reshape",
+        "tests/test_checks.py -k groups",
+    ),
+    (
+        "the-middle-row-is-blended",
+        "return None if even else super().own(batch)",
+        "return None",
+        "a row that is its own partner changes its bits",
+        f"{LAWS} tests/test_plan.py -k 'own_partner or alone or labels'",
+    ),
+    (
+        "roll-the-other-way",
+        "jnp.roll(x, self.shift, 0)",
+        "jnp.roll(x, -self.shift, 0)",
+        "pixels of another row than `partner` says",
+        "tests/test_pairing.py",
+    ),
+    (
+        "partner-the-other-way",
+        "return (lax.iota(jnp.int32, batch) - shift) % batch",
+        "return (lax.iota(jnp.int32, batch) + shift) % batch",
+        "`partner` of another row than the pixels",
+        "tests/test_pairing.py",
+    ),
+    (
+        "a-permutation-of-itself",
+        "return Permutation(jnp.zeros_like(order).at[order].set(following, unique_indices=True))",
+        "return Permutation(order)",
+        "rows are mixed with themselves",
+        "tests/test_pairing.py tests/test_bugs.py",
+    ),
+    (
+        "any-index",
+        "if isinstance(index, np.ndarray) and not ((0 <= index) & (index < index.size)).all():",
+        "if False:",
+        "an index out of bounds reads another row",
+        "tests/test_pairing.py tests/test_checks.py -k 'index or ermutation'",
+    ),
+    (
+        "the-previous-device",
+        "sent = [((device + 1) % size, device)",
+        "sent = [((device - 1) % size, device)",
+        "Neighbour takes the rows of the device before",
+        SHARDING,
+    ),
+    (
+        "alone-on-an-axis",
+        "if size == 1:",
+        "if False:",
+        "Neighbour on one device mixes rows with themselves",
+        "tests/test_checks.py -k one-device",
+    ),
+    (
+        "a-slice-forgets-its-groups",
+        "return Flip(groups=max((stop - start) // size, 1))",
+        "return Flip()",
+        "micro-batches are paired otherwise than the batch",
+        "tests/test_plan.py -k slice",
+    ),
+    (
+        "a-slice-of-any-rows",
+        "if start % size or stop % size:",
+        "if False:",
+        "a slice loses the partners outside of it",
+        "tests/test_checks.py -k slice",
+    ),
+    (
+        "names-exchanged",
+        '{"flip": Flip, "roll": Roll,',
+        '{"flip": Roll, "roll": Flip,',
+        'pairing="roll" is a flip',
+        "tests/test_mixers.py -k normalised",
+    ),
+    (
+        "pairings-need-not-agree",
+        "if structure != other_structure:",
+        "if False:",
+        "a choice of two pairings mixes by the first",
+        "tests/test_policies.py -k disagree",
+    ),
+    (
+        "indices-need-not-agree",
+        "all(a is b or np.array_equal(a, b)",
+        "all(True or np.array_equal(a, b)",
+        "a choice of two permutations mixes by the first",
+        "tests/test_policies.py -k disagree",
+    ),
+    (
+        "own-by-an-exchange",
+        "return self.partner(batch) == lax.iota(jnp.int32, batch)",
+        "return self.take(lax.iota(jnp.int32, batch)) == lax.iota(jnp.int32, batch)",
+        "finding out which row is its own partner sends something",
+        SHARDING,
+        "odd groups never cross a power of two of devices, and the others answer by themselves",
+    ),
+)
+
+REGION = mutants(
+    "jaxmix/_region.py",
+    (
+        "paper-keeps-odd-pixels",
+        'keep_odd=law == "timm"',
+        'keep_odd=law == "paper"',
+        "the box laws of the paper and of timm are exchanged",
+        "tests/test_region.py",
+    ),
+    (
+        "width-from-height",
+        "counts = [spatial[axis] // side",
+        "counts = [spatial[axes[0]] // side",
+        "columns are cut as if there were as many as rows",
+        "tests/test_region.py tests/test_bugs.py",
+    ),
+    (
+        "last-pixel-unreachable",
+        "extents - sides + 1",
+        "extents - sides",
+        "no box reaches the last row and column",
+        "tests/test_region.py tests/test_bugs.py",
+    ),
+    (
+        "minmax-includes-the-maximum",
+        "jnp.floor(sides * (high - low))",
+        "jnp.floor(sides * (high - low + 1))",
+        "sides of b * E, which timm does not draw",
+        "tests/test_region.py",
+    ),
+    (
+        "contained-rounds-down",
+        "_contained(jnp.round(sides)",
+        "_contained(jnp.floor(sides)",
+        "boxes are smaller than the area that was drawn",
+        "tests/test_region.py",
+    ),
+    (
+        "lam-of-the-unclipped-box",
+        "region, lost = clip(region, spatial), jnp.any(region.stop == LOST, axis=1)",
+        "region, lost = region, jnp.any(region.stop == LOST, axis=1)",
+        "lam counts pixels outside of the image",
+        f"{LAWS} -k painted_label",
+    ),
+    (
+        "a-lost-box-is-an-empty-one",
+        "jnp.where(lost, jnp.nan, left / (left + painted))",
+        "left / (left + painted)",
+        "a bad traced alpha gives lam 1",
+        "tests/test_checks.py -k traced_bad_alpha",
+    ),
+    (
+        "division-by-a-constant",
+        "left / (left + painted)",
+        "left / math.prod(spatial)",
+        "XLA multiplies by a reciprocal, and lam misses counts of pixels",
+        f"{LAWS} -k 'counts_pixels or lam_is'",
+    ),
+    (
+        "a-pixel-too-many",
+        "result &= index - start < size",
+        "result &= index - start <= size",
+        "the pixel after the box is painted",
+        f"{LAWS} -k painted_label",
+    ),
+    (
+        "whole-rows-too-early",
+        "whole &= size >= shape[axis]",
+        "whole &= size >= 1",
+        "every box paints the whole image",
+        f"{LAWS} -k painted_label",
+    ),
+    (
+        "the-coarser-grid",
+        "math.gcd(*sides)",
+        "max(sides)",
+        "a merged box promises edges that it does not have",
+        "tests/test_reach.py",
+    ),
+    (
+        "any-resolution",
+        "if any(side % m for side, m in sides):",
+        "if False:",
+        "Plan.at cuts pixels in two",
+        "tests/test_reach.py",
+    ),
+    (
+        "on-and-off-exchanged",
+        "where_rows(off, jnp.zeros((), x.dtype), x)",
+        "where_rows(~off, jnp.zeros((), x.dtype), x)",
+        "RandomApply applies what it should leave",
+        "tests/test_policies.py",
+    ),
+    (
+        "off-is-half",
+        "return None, jnp.where(off, 0.0, opacity)",
+        "return None, jnp.where(off, 0.5 * opacity, opacity)",
+        "rows that are switched off are blended",
+        "tests/test_policies.py",
+    ),
+    (
+        "masks-of-boxes-over-the-border",
+        "painted = inside(clip(region, spatial)",
+        "painted = inside((region)",
+        "a box that starts before the border wraps around beside a mask",
+        "tests/test_policies.py -k beside_masks",
+    ),
+    (
+        "the-box-of-other-axes",
+        "stop = jnp.asarray(whole.stop).at[:, columns].set(box.stop)",
+        "stop = jnp.asarray(whole.stop).at[:, columns].set(whole.stop[:, columns])",
+        "a box over some axes reaches the end of them",
+        "tests/test_reach.py",
+    ),
+    (
+        "cells-are-pixels",
+        "if any(side > 1 for side in grid):",
+        "if False:",
+        "boxes on a grid are as many times too small",
+        "tests/test_reach.py",
+    ),
+)
+
+LABELS = mutants(
+    "jaxmix/_labels.py",
+    (
+        "ignored-rows-are-smoothed",
+        "return dense - smoothing * (dense - known / num_classes)",
+        "return dense - smoothing * (dense - 1.0 / num_classes)",
+        "a negative id has a label, if it is smoothed",
+        "tests/test_plan.py tests/test_checks.py -k negative_ids",
+    ),
+    (
+        "smoothing-twice",
+        "return dense - smoothing * (dense - known / num_classes)",
+        "return dense - 2 * smoothing * (dense - known / num_classes)",
+        "labels are smoothed twice as much",
+        "tests/test_plan.py -k labels",
+    ),
+    (
+        "a-negative-id-is-known",
+        "return hits, ((ids >= 0) & (ids < num_classes))",
+        "return hits, (ids < num_classes)",
+        "a negative id has a label, if it is smoothed",
+        "tests/test_plan.py tests/test_checks.py -k negative_ids",
+    ),
+    (
+        "bytes-count-to-255",
+        "return ids.astype(jnp.int32) if ids.dtype.itemsize < 4 else ids",
+        "return ids",
+        "class 256 is class 0 to uint8 ids",
+        "tests/test_plan.py -k classes_than_a_byte",
+    ),
+    (
+        "labels-exchanged",
+        "mine = jnp.where(other_hits, both, first)",
+        "mine = jnp.where(other_hits, both, second)",
+        "the label has the partner's share twice",
+        f"{LAWS} -k painted_label",
+    ),
+    (
+        "float64-labels-are-narrowed",
+        "jnp.float64 if jnp.float64 in (own.dtype, others.dtype) else jnp.float32",
+        "jnp.float32",
+        "float64 labels lose their digits",
+        "tests/test_plan.py tests/test_laws.py -k 'labels and float64'",
+    ),
+    (
+        "ids-too-large-pass",
+        "if isinstance(value, np.ndarray) and value.size and value.max() >= num_classes:",
+        "if False:",
+        "a class that does not exist is a row of zeros without a word",
+        "tests/test_checks.py -k too-large",
+    ),
+    (
+        "the-second-class-counts",
+        "jnp.argmax(logits, axis=1)",
+        "jnp.argmin(logits, axis=1)",
+        "accuracy is that of the lowest logit",
+        "tests/test_plan.py -k accuracy",
+    ),
+)
+
+COMPOSITE = mutants(
+    "jaxmix/_composite.py",
+    (
+        "a-sum-of-two-products",
+        "first - (share - 1).astype(first.dtype) * second",
+        "first + (1 - share).astype(first.dtype) * second",
+        "the last bit depends on the program around it",
+        f"{LAWS} -k one_lambda",
+    ),
+    (
+        "integers-half-up",
+        "return lax.bitcast_convert_type(blend + 1.5 * 2**23, jnp.int32).astype(dtype)",
+        "return jnp.floor(blend + 0.5).astype(dtype)",
+        "integers are not rounded half to even",
+        LAWS,
+    ),
+    (
+        "integers-truncated",
+        "return lax.bitcast_convert_type(blend + 1.5 * 2**23, jnp.int32).astype(dtype)",
+        "return blend.astype(dtype)",
+        "uint8 loses half a grey level",
+        "tests/test_bugs.py",
+    ),
+    (
+        "wide-integers-truncated",
+        "return jnp.round(blend).astype(dtype)",
+        "return blend.astype(dtype)",
+        "int32 loses half a unit",
+        LAWS,
+    ),
+    (
+        "bfloat16-half-up",
+        "even_tie = full & 0x1FFFF == 0x8000",
+        "even_tie = full & 0x1FFFF == 0x1FFFFF",
+        "bfloat16 is not rounded half to even",
+        "tests/test_plan.py -k bfloat16",
+    ),
+    (
+        "bfloat16-ties-to-odd",
+        "even_tie = full & 0x1FFFF == 0x8000",
+        "even_tie = full & 0x1FFFF == 0x18000",
+        "bfloat16 is rounded half to odd",
+        "tests/test_plan.py -k bfloat16",
+    ),
+    (
+        "bfloat16-half-down",
+        "even_tie = full & 0x1FFFF == 0x8000",
+        "even_tie = full & 0xFFFF == 0x8000",
+        "bfloat16 is rounded half down",
+        "tests/test_plan.py -k bfloat16",
+    ),
+    (
+        "bfloat16-an-increment-too-small",
+        "jnp.where(even_tie, full, full + 0x8000)",
+        "jnp.where(even_tie, full, full + 0x7FFF)",
+        "ties of bfloat16 go down",
+        "tests/test_plan.py -k bfloat16",
+    ),
+    (
+        "payloads-reach-the-sign",
+        "share = jnp.where(jnp.isnan(share), jnp.nan, share)",
+        "share = jnp.asarray(share)",
+        "a NaN of the opacity is a number in bfloat16",
+        "tests/test_plan.py -k payload",
+    ),
+    (
+        "what-does-not-fade-is-calculated",
+        "first, second = (_select(fades, x, nothing).astype(wider(dtype))",
+        "first, second = (x.astype(wider(dtype))",
+        "NaN that is not shown reaches a gradient",
+        f"{LAWS} tests/test_plan.py -k gradient",
+    ),
+    (
+        "hidden-partners-are-calculated",
+        "for x in (original, shown))",
+        "for x in (original, partner))",
+        "NaN of a hidden partner reaches the gradient of the opacity",
+        f"{LAWS} tests/test_plan.py -k gradient",
+    ),
+    (
+        "complex-numbers-at-once",
+        "if jnp.issubdtype(dtype, jnp.complexfloating):",
+        "if False:",
+        "inf in one component is NaN in the other",
+        "tests/test_plan.py -k complex",
+    ),
+    (
+        "ties-go-to-the-partner",
+        "return _select(_weights(painted, opacity, maps) < 0.5, partners, maps)",
+        "return _select(_weights(painted, opacity, maps) <= 0.5, partners, maps)",
+        "maps take the partner's class on a tie",
+        "tests/test_plan.py tests/test_bugs.py -k maps",
+    ),
+    (
+        "columns-of-folded-channels",
+        "stretch=channels)",
+        "stretch=1)",
+        "boxes are as many times too narrow as there are channels",
+        f"{LAWS} -k painted_label",
+    ),
+    (
+        "split-columns-are-folded",
+        "if not (short and foldable) or _sharding.is_split(images, rank - 2):",
+        "if not (short and foldable):",
+        "an Explicit mesh that splits columns refuses the reshape",
+        SHARDING,
+    ),
+    (
+        "blends-in-the-images-dtype",
+        "else jnp.float32\n",
+        "else dtype\n",
+        "float16 and uint8 are blended in their own precision",
+        LAWS,
+    ),
+    (
+        "the-wrong-transpose",
+        "lambda cotangent, x: [cotangent.astype(x.aval.dtype)]",
+        "lambda cotangent, x: [2 * cotangent.astype(x.aval.dtype)]",
+        "gradients of bfloat16 images are doubled",
+        f"{LAWS} tests/test_plan.py -k 'gradient or transpose'",
+    ),
+)
+
+PLAN = mutants(
+    "jaxmix/_plan.py",
+    (
+        "donors-are-forgotten",
+        "return self.pairing.take(own if donors is None else donors)",
+        "return self.pairing.take(own)",
+        "labels are those of the own batch, pixels of the donors",
+        "tests/test_plan.py -k donors",
+    ),
+    (
+        "lone-rows-share-their-label",
+        "return self.lam if unpaired is None else jnp.where(unpaired, 1.0, self.lam)",
+        "return self.lam",
+        "a row that is its own partner has a rounded label",
+        LAWS,
+        "lam * x + (1 - lam) * x is x in float32 for the 0 and 1 of labels",
+    ),
+    (
+        "lone-rows-are-blended",
+        "if unpaired is not None and blends(plan.region, opacity):",
+        "if False:",
+        "a row that is its own partner changes its bits",
+        "tests/test_plan.py -k own_partner",
+    ),
+    (
+        "only-looks-at-the-row",
+        "off = ~(valid & plan._partners(valid, donors))",
+        "off = ~valid",
+        "padding is painted over examples",
+        "tests/test_plan.py -k only",
+    ),
+    (
+        "only-forgets-lam",
+        "lam = jnp.where(off, 1.0, plan.lam)",
+        "lam = plan.lam",
+        "labels of unmixed rows are mixed",
+        "tests/test_plan.py -k only",
+    ),
+    (
+        "split-plans-pass",
+        "if self.lam.shape != (self.batch,):",
+        "if False:",
+        "a plan that was split by shard_map mixes other rows",
+        f"{SHARDING} tests/test_plan.py -k 'split or stack'",
+    ),
+    (
+        "ignored-ids-have-a-loss",
+        "return loss if ignored is None else jnp.where(ignored, jnp.zeros_like(loss), loss)",
+        "return loss",
+        "negative ids have the loss of class 0",
+        "tests/test_plan.py -k negative",
+    ),
+    (
+        "losses-exchanged",
+        "self._partners(labels, donors))\n        return mix(self._label_share(donors), own, others)",
+        "self._partners(labels, donors))\n        return mix(self._label_share(donors), others, own)",
+        "the loss weighs the partner's label by lam",
+        "tests/test_plan.py -k 'loss or accuracy'",
+    ),
+    (
+        "the-first-axis-that-fits",
+        "if len(fitting) > 1:",
+        "if len(fitting) > 9:",
+        "a cube of images is cut over channels without a word",
+        "tests/test_checks.py -k equal-extents",
+    ),
+    (
+        "any-extents",
+        "if not fitting:",
+        "if False:",
+        "a plan of other extents fails as an IndexError",
+        "tests/test_checks.py -k extents",
+    ),
+    (
+        "maps-with-channels",
+        "if channels if self.spatial is None else maps.shape[1:] != self.spatial:",
+        "if False:",
+        "maps with a channel axis are cut over it",
+        "tests/test_checks.py -k maps",
+    ),
+    (
+        "opacities-beyond-one",
+        "opacity = jnp.clip(opacity, 0, 1)",
+        "opacity = jnp.asarray(opacity)",
+        "lam is negative",
+        "tests/test_plan.py",
+    ),
+    (
+        "opacity-alone-decides",
+        "left + (1 - opacity) * (1 - left)",
+        "1 - opacity",
+        "lam of a see-through box is that of the whole image",
+        f"{LAWS} -k painted_label",
+    ),
+    (
+        "bool-is-blended",
+        "if images.dtype == jnp.bool_ and blends(self.region, self.opacity):",
+        "if False:",
+        "JAX's own error about bool",
+        "tests/test_checks.py -k bool",
+    ),
+)
+
+MIXERS = mutants(
+    "jaxmix/_mixers.py",
+    (
+        "one-box-for-the-batch",
+        'return 1 if per == "batch" else batch',
+        "return 1",
+        "rows are drawn once and do not fit",
+        "tests/test_mixers.py -k granularity",
+        "",
+    ),
+    (
+        "the-batch-draws-for-each",
+        'return 1 if per == "batch" else batch',
+        "return batch",
+        'per="batch" draws as per="example" does',
+        f"{LAWS} -k granularity",
+    ),
+    (
+        "pairs-are-led-by-the-second",
+        "first = lax.iota(jnp.int32, batch) <= pairing.partner(batch)",
+        "first = lax.iota(jnp.int32, batch) >= pairing.partner(batch)",
+        "the draws of a key change",
+        "tests/test_functions.py tests/test_golden.py",
+    ),
+    (
+        "pairs-strictly",
+        "first = lax.iota(jnp.int32, batch) <= pairing.partner(batch)",
+        "first = lax.iota(jnp.int32, batch) < pairing.partner(batch)",
+        "nothing: a row that is its own partner takes its own draw either way",
+        "tests/test_mixers.py",
+        "a row that is its own partner takes its own draw either way",
+    ),
+    (
+        "folded-to-the-smaller",
+        "jnp.maximum(lam, 1 - lam) if self.fold",
+        "jnp.minimum(lam, 1 - lam) if self.fold",
+        "the partner dominates",
+        "tests/test_beta.py tests/test_recipes.py tests/test_golden.py",
+    ),
+    (
+        "area-of-the-original",
+        "_region.box_of_area(1 - lam,",
+        "_region.box_of_area(lam,",
+        "lambda is the partner's share",
+        "tests/test_region.py tests/test_functions.py",
+    ),
+    (
+        "lambda-decides-the-place",
+        "_region.box_of_area(1 - lam, drawn[:, 2:],",
+        "_region.box_of_area(1 - lam, drawn[:, : len(axes)],",
+        "the same uniforms for lambda and place",
+        "tests/test_bugs.py tests/test_mixers.py -k 'independent or bug'",
+    ),
+    (
+        "one-key-for-two-draws",
+        "pairing_key, key = jax.random.split(key)",
+        "pairing_key = key",
+        "the cycle and lambda are drawn from one key",
+        f"{LAWS} -k permutation",
+    ),
+    (
+        "draws-are-not-jitted",
+        '@functools.partial(jit, static_argnames=("where", "shape", "channel_axis"))\ndef _plan',
+        "def _plan",
+        "eager draws differ from jitted ones in the last bit",
+        f"{LAWS} -k eager",
+    ),
+    (
+        "content-of-other-rows",
+        'drawing = mixer if per == "example" else mixer._paired(Withheld(refusal))',
+        "drawing = mixer",
+        "a draw for several rows looks at the content of one partner",
+        "tests/test_content_aware.py",
+    ),
+    (
+        "content-for-the-batch",
+        'for field in self._fields_of_rows() if self.per != "example" else ():',
+        "for field in ():",
+        "one row's content decides for the batch",
+        "tests/test_content_aware.py",
+    ),
+    (
+        "content-of-any-rows",
+        '_checks.batch(where, name, content, batch, "the images")',
+        "pass",
+        "JAX's own error about content of another batch",
+        "tests/test_content_aware.py",
+    ),
+    (
+        "the-pairing-is-not-drawn-in-draw",
+        "mixer = mixer._paired(mixer.pairing.drawn(pairing_key, batch))",
+        "pairing = mixer.pairing.drawn(pairing_key, batch)",
+        "self.pairing in draw is not the one of the plan",
+        "tests/test_content_aware.py tests/test_pairing.py",
+    ),
+    (
+        "a-cube-cannot-be-cut",
+        'layout = -1 if isinstance(channel_axis, str) and channel_axis == "auto" else channel_axis',
+        "layout = channel_axis",
+        "a call with C = H = W raises",
+        "tests/test_plan.py -k all_axes_are_alike",
+    ),
+    (
+        "a-repr-of-everything",
+        "if type(value) is not type(default) or shown(value) != shown(default):",
+        "if True:",
+        "repr(mixer) repeats its defaults",
+        "tests/test_mixers.py -k repr",
+    ),
+    (
+        "a-repr-without-types",
+        "if type(value) is not type(default) or shown(value) != shown(default):",
+        "if value != default:",
+        "repr(mixer) of a field that is 1 instead of 1.0 makes another program",
+        "tests/test_mixers.py tests/test_content_aware.py -k repr",
+    ),
+    (
+        "any-pairing-is-mutual",
+        'if self.per == "pair" and not self.pairing.mutual:',
+        "if False:",
+        'per="pair" with a roll',
+        "tests/test_checks.py -k per-pair",
+    ),
+)
+
+POLICIES = mutants(
+    "jaxmix/_policies.py",
+    (
+        "prob-squared",
+        ">= float32(self.prob)",
+        ">= float32(self.prob) ** 2",
+        "rows are mixed with probability p^2",
+        "tests/test_policies.py -k prob",
+    ),
+    (
+        "prob-inverted",
+        "off = self._uniform(apply_key, rows) >= float32(self.prob)",
+        "off = self._uniform(apply_key, rows) < float32(self.prob)",
+        "rows are mixed with probability 1 - p",
+        "tests/test_policies.py -k prob",
+    ),
+    (
+        "three-percent-biased",
+        "point = uniform * total",
+        "point = uniform * total * 1.03",
+        "the last mixer is chosen too often",
+        "tests/test_policies.py -k probs",
+    ),
+    (
+        "probs-are-not-normalised",
+        "point = uniform * total",
+        "point = uniform",
+        "probs that do not sum to 1 are another law",
+        "tests/test_policies.py -k probs",
+    ),
+    (
+        "probability-0-is-drawn",
+        "(point >= bound)",
+        "(point > bound)",
+        "a uniform of exactly 0 reaches a mixer of probability 0",
+        "tests/test_policies.py",
+    ),
+    (
+        "one-key-for-all-members",
+        "draw_rows(m, k, rows, spatial) for m, k in zip(self.mixers, keys, strict=True)",
+        "draw_rows(m, keys[0], rows, spatial) for m in self.mixers",
+        "members draw the same numbers",
+        "tests/test_policies.py",
+    ),
+    (
+        "members-lose-their-granularity",
+        'return "example"',
+        "return self.per",
+        "a choice for the batch draws one box for it",
+        "tests/test_policies.py",
+    ),
+    (
+        "members-keep-the-old-pairing",
+        "return replaced(self, pairing=pairing, mixers=mixers)",
+        "return replaced(self, pairing=pairing)",
+        "members do not see the pairing that was drawn",
+        "tests/test_content_aware.py",
+    ),
+    (
+        "the-member-keeps-the-old-pairing",
+        "return replaced(self, pairing=pairing, mixer=self.mixer._paired(pairing))",
+        "return replaced(self, pairing=pairing)",
+        "the member does not see the pairing that was drawn",
+        "tests/test_content_aware.py",
+    ),
+    (
+        "the-next-mixer",
+        "choose = functools.partial(_region.where_rows, choice == number)",
+        "choose = functools.partial(_region.where_rows, choice >= number - 1)",
+        "the first of several mixers is never chosen",
+        "tests/test_policies.py",
+    ),
+    (
+        "soft-masks-are-cut-off",
+        "soft = any(mask.painted.dtype != jnp.bool_ for mask in masks)",
+        "soft = False",
+        "masks of two dtypes are merged",
+        "tests/test_policies.py -k mask",
+    ),
+    (
+        "negative-probs",
+        "small = any(not (prob == 0 or prob >= _checks.LEAST) for prob in known)",
+        "small = False",
+        "negative probs pass",
+        "tests/test_checks.py -k probs",
+    ),
+    (
+        "all-probs-zero",
+        "if len(known) == count and not sum(known) > 0:",
+        "if False:",
+        "probs that are all zero choose the last mixer",
+        "tests/test_checks.py -k probs",
+    ),
+)
+
+FUNCTIONS = mutants(
+    "jaxmix/_functions.py",
+    (
+        "cutmix-forgets-its-grid",
+        "axes=axes, grid=grid",
+        "axes=axes",
+        "cutmix(grid=4) draws any box",
+        "tests/test_functions.py",
+    ),
+    (
+        "cutmix-forgets-minmax",
+        "minmax=minmax, ",
+        "",
+        "cutmix(minmax=...) draws from lambda",
+        "tests/test_functions.py",
+    ),
+    (
+        "mixup-forgets-to-fold",
+        ", fold=fold)",
+        ")",
+        "mixup(fold=True) does not fold",
+        "tests/test_functions.py",
+    ),
+    (
+        "another-default",
+        'box: BoxLaw = "paper"',
+        'box: BoxLaw = "timm"',
+        "cutmix and CutMix have other defaults",
+        "tests/test_api.py",
+    ),
+)
+
+RECIPES = mutants(
+    "jaxmix/recipes.py",
+    (
+        "switch-prob-swapped",
+        "(1 - switch_prob, switch_prob)",
+        "(switch_prob, 1 - switch_prob)",
+        "timm's switch_prob is that of MixUp",
+        "tests/test_recipes.py tests/test_golden.py",
+    ),
+    (
+        "timm-with-the-papers-box",
+        'CutMix(cutmix_alpha, per=per, box="timm")',
+        "CutMix(cutmix_alpha, per=per)",
+        "odd sides lose a pixel",
+        "tests/test_recipes.py tests/test_golden.py",
+    ),
+    (
+        "elem-as-pair",
+        '"elem": "example"',
+        '"elem": "pair"',
+        "pairs share what each element should draw",
+        "tests/test_recipes.py tests/test_golden.py",
+    ),
+    (
+        "torchvision-flips",
+        'options: Any = {"per": "batch", "pairing": "roll"}',
+        'options: Any = {"per": "batch", "pairing": "flip"}',
+        "partners are not torchvision's",
+        "tests/test_recipes.py tests/test_golden.py",
+    ),
+    (
+        "big-vision-unfolded",
+        'pairing="roll", fold=True)',
+        'pairing="roll")',
+        "lambda below one half",
+        "tests/test_recipes.py tests/test_golden.py",
+    ),
+)
+
+PLOT = mutants(
+    "jaxmix/plot.py",
+    (
+        "outlines-off-by-one",
+        "Rectangle((left - 0.5, top - 0.5)",
+        "Rectangle((left + 0.5, top + 0.5)",
+        "the outline is not around what was painted",
+        "tests/test_plot.py",
+    ),
+    (
+        "the-smallest-classes",
+        "order = np.argsort(-shares",
+        "order = np.argsort(shares",
+        "titles name classes that are not in the picture",
+        "tests/test_plot.py",
+    ),
+    (
+        "one-key-for-all-rows",
+        "plan = mixer.plan(jax.random.fold_in(key, row)",
+        "plan = mixer.plan(jax.random.fold_in(key, 1)",
+        "the rows of a gallery share their draws",
+        "tests/test_plot.py",
+    ),
+    (
+        "pictures-are-stretched",
+        "if low >= 0 and high <= top:",
+        "if False:",
+        "a dark batch looks like a bright one",
+        "tests/test_plot.py",
+    ),
+)
+
+PYTREE = mutants(
+    "jaxmix/_pytree.py",
+    (
+        "modes-are-leaves",
+        'static = [field.name for field in fields if field.metadata.get("static")]',
+        "static = []",
+        "a mixer with modes cannot pass a jit",
+        "tests/test_mixers.py -k 'leaves or numbers'",
+    ),
+    (
+        "placeholders-meet-the-checks",
+        "            tree = object.__new__(cls)\n            tree.__dict__.update(zip(",
+        "            tree = cls.__new__(cls)\n            tree.__init__(*leaves)\n"
+        "            tree.__dict__.update(zip(",
+        "vmap and tree.map fail in a constructor",
+        "tests/test_mixers.py -k placeholders",
+    ),
+    (
+        "a-repr-of-numbers",
+        "if value.shape == () and isinstance",
+        "if False and isinstance",
+        "a scalar of JAX is not printed as a number",
+        "tests/test_mixers.py -k repr",
+    ),
+)
+
+TRAIN_PMAP = mutants(
+    "examples/train_pmap.py",
+    (
+        "pmap-one-key-for-all-devices",
+        'jax.lax.axis_index("batch"))\n    plan',
+        "0)\n    plan",
+        "every device draws the same numbers",
+        "tests/test_train_pmap.py -k key_of_its_own",
+    ),
+    (
+        "pmap-one-key-for-all-steps",
+        "jax.random.fold_in(key, state.step)",
+        "jax.random.fold_in(key, 0)",
+        "every step draws the same numbers",
+        "tests/test_train_pmap.py -k key_of_its_own",
+    ),
+    (
+        "pmap-gradients-of-one-device",
+        'jax.lax.pmean((grads, metrics), axis_name="batch")',
+        "(grads, metrics)",
+        "devices learn apart",
+        "tests/test_train_pmap.py -k mean_over_the_devices",
+    ),
+    (
+        "pmap-padding-counts",
+        "losses = jnp.where(labels >= 0, cross_entropy(logits, labels), 0)",
+        "losses = cross_entropy(logits, labels)",
+        "the padding of the last batch has a loss",
+        "tests/test_train_pmap.py -k counts_once",
+    ),
+    (
+        "pmap-state-is-not-restored",
+        "return manager.restore(epoch, args=items).state, run",
+        "return state, run",
+        "a resumed run starts from new parameters",
+        "tests/test_train_pmap.py -k one_go",
+    ),
+    (
+        "pmap-unmixed",
+        'logits = state.apply_fn({"params": params}, mixed)',
+        'logits = state.apply_fn({"params": params}, images)',
+        "the network never sees a mixed image",
+        "tests/test_train_pmap.py -k mean_over_the_devices",
+    ),
+)
+
+TRAIN_SHARDED = mutants(
+    "examples/train_sharded.py",
+    (
+        "sharded-key-by-process",
+        "init_key, mix_key = (jax.random.fold_in(root_key, i) for i in range(2))",
+        "init_key, mix_key = (\n"
+        "        jax.random.fold_in(root_key, i + jax.process_index()) for i in range(2)\n    )",
+        "processes draw different plans",
+        "tests/test_train_sharded.py -k two_processes",
+    ),
+    (
+        "sharded-plan-is-not-sliced",
+        "part = plan[k * len(rows) : (k + 1) * len(rows)]",
+        "part = plan[: len(rows)]",
+        "all micro-batches are mixed as the first",
+        "tests/test_train_sharded.py -k micro_batches",
+    ),
+    (
+        "sharded-a-step-for-each-micro-batch",
+        "optax.MultiSteps(optax.adam(rate), accumulate).gradient_transformation()",
+        "optax.adam(rate)",
+        "micro-batches are steps of their own",
+        "tests/test_train_sharded.py -k micro_batches",
+    ),
+    (
+        "sharded-same-order-each-epoch",
+        "np.random.default_rng((args.seed, epoch))",
+        "np.random.default_rng((args.seed, len(bar.__dict__) * 0))",
+        "every epoch reads the data in the same order",
+        "tests/test_train_sharded.py",
+    ),
+    (
+        "sharded-state-is-not-restored",
+        "            nnx.update((model, optimizer), state)",
+        "            pass",
+        "a resumed run starts from new parameters",
+        "tests/test_train_sharded.py -k resumed",
+    ),
+    (
+        "sharded-padding-counts",
+        "losses = jnp.where(labels >= 0, cross_entropy(logits, labels), 0)",
+        "losses = cross_entropy(logits, labels)",
+        "the padding of the last batch has a loss",
+        "tests/test_train_sharded.py -k counts_once",
+    ),
+    (
+        "sharded-unmixed",
+        "mixed = plan.images(to_float(images))",
+        "mixed = to_float(images)",
+        "the network never sees a mixed image",
+        "tests/test_train_sharded.py -k plan_shows",
+    ),
+)
+
+README = mutants(
+    "README.md",
+    (
+        "a-byte-count-off-by-one",
+        "| collective-permute | 12,288 |",
+        "| collective-permute | 12,289 |",
+        "the README says what is not so",
+        SHARDING,
+    ),
+)
+
+MUTANTS = [
+    *BETA,
+    *CHECKS,
+    *SHARDINGS,
+    *PAIRING,
+    *REGION,
+    *LABELS,
+    *COMPOSITE,
+    *PLAN,
+    *MIXERS,
+    *POLICIES,
+    *FUNCTIONS,
+    *RECIPES,
+    *PLOT,
+    *PYTREE,
+    *TRAIN_PMAP,
+    *TRAIN_SHARDED,
+    *README,
+]
