@@ -626,8 +626,8 @@ PLAN = mutants(
     ),
     (
         "losses-exchanged",
-        "self._partners(labels, donors))\n        return mix(self._label_share(donors), own, others)",
-        "self._partners(labels, donors))\n        return mix(self._label_share(donors), others, own)",
+        "(labels, donors))\n        return mix(self._label_share(donors), own, others)",
+        "(labels, donors))\n        return mix(self._label_share(donors), others, own)",
         "the loss weighs the partner's label by lam",
         "tests/test_plan.py -k 'loss or accuracy'",
     ),
