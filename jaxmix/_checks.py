@@ -1,7 +1,7 @@
 """Static validation: shapes, dtypes, Python numbers and names of modes, never traced values.
 
-Every function takes `where`, the name of the call that the user made, and returns what it checked
-in its normal form, or raises an error that says what was expected, what came and what to do.
+The checks take `where`, the name of the call that the user made. They return what they checked in
+its normal form, or raise an error that says what was expected, what came and what to do.
 """
 
 import contextlib
@@ -112,7 +112,7 @@ def batched_shape(where: str, value: Any) -> tuple:
     return sizes
 
 
-def channel(where: str, sizes: tuple, channel_axis: Any, region: bool) -> int | None:
+def channel(where: str, sizes: tuple, channel_axis: Any, *, region: bool) -> int | None:
     """The position of the channel axis in an array of this shape, counted from the front, or None.
 
     `region` says whether the answer matters: a plan without a region takes an array of any shape.
@@ -148,7 +148,7 @@ def spatial(sizes: tuple, channel: int | None) -> tuple:
 
 def canvas(where: str, sizes: tuple, channel_axis: Any) -> tuple:
     """The spatial extents of images that a region can be painted on."""
-    extents = spatial(sizes, channel(where, sizes, channel_axis, True))
+    extents = spatial(sizes, channel(where, sizes, channel_axis, region=True))
     if not extents:
         raise ValueError(
             f"{where}: a region needs images with at least one spatial axis, got none in the shape "
@@ -164,7 +164,7 @@ def canvas(where: str, sizes: tuple, channel_axis: Any) -> tuple:
 
 
 def number(where: str, argument: str, value: Any, wanted: str) -> Any:
-    """A Python number, as a float, or an array of shape (): `item()` is called on NumPy's alone."""
+    """A Python number, as a float, or an array of shape (); a `jax.Array` is never read back."""
     if isinstance(value, np.generic | np.ndarray) and value.shape == ():
         value = value.item()
     if isinstance(value, int | float):

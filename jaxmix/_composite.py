@@ -10,7 +10,6 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxmix import _region, _sharding
-from jaxmix._pairing import Pairing
 from jaxmix._region import Box, Mask, Region
 
 jit = functools.partial(jax.jit, inline=True)
@@ -24,23 +23,20 @@ def blends(region: Region, opacity: jax.Array | None) -> bool:
 
 def paint(
     images: jax.Array,
-    donors: jax.Array,
-    pairing: Pairing,
+    partners: jax.Array,
     region: Region,
     opacity: jax.Array | None,
     channel: int | None,
 ) -> jax.Array:
-    """Paints each row's partner over it, in the layout in which that is fastest.
+    """Paints the row of each row's partner over it, in the layout in which that is fastest.
 
     Args:
         images: [B, ...].
-        donors: the batch that the partners come from, of the same shape and dtype.
-        pairing: which of its rows is painted onto each row.
+        partners: the row to paint onto each row, of the same shape and dtype.
         region: where the partner is painted; None is everywhere.
         opacity: float32[B], how opaquely; None is opaque.
         channel: the position of the channel axis, or None.
     """
-    partners = pairing.take(donors)
     rank = images.ndim
     axes = tuple(axis for axis in range(1, rank) if axis != channel)
 
@@ -48,8 +44,8 @@ def paint(
         painted = _painted(region, images.shape, axes)
         return _paint_over(images, partners, painted, opacity)
 
-    # Under a mask that is broadcast over an innermost axis of three channels, loops on CPUs do not
-    # vectorise: fold it into the axis before it. On a TPU that would be a relayout.
+    # Under a mask that is broadcast over a short innermost axis, such as three channels, loops on
+    # CPUs do not vectorise: fold it into the axis before it. On a TPU that would be a relayout.
     def folded(images, partners):
         *outer, width, channels = images.shape
         flat = (*outer, width * channels)
@@ -70,15 +66,14 @@ def choose(
 ) -> jax.Array:
     """Takes each element of [B, *spatial] from whichever has the larger share, `maps` on a tie."""
     painted = _painted(region, maps.shape, tuple(range(1, maps.ndim)))
-    return _select(_weights(painted, opacity, maps) < 0.5, partners, maps)
+    return _select(_weights(painted, opacity, maps.shape) < 0.5, partners, maps)
 
 
 @functools.partial(jit, static_argnums=0)
 def weights(shape: tuple, region: Region, opacity: jax.Array | None) -> jax.Array:
     """float32[B, *spatial]: the share of each pixel that the region and the opacity leave."""
-    canvas = jax.ShapeDtypeStruct(shape, jnp.float32)
     painted = _painted(region, shape, tuple(range(1, len(shape))))
-    return jnp.broadcast_to(_weights(painted, opacity, canvas), shape)
+    return jnp.broadcast_to(_weights(painted, opacity, shape), shape)
 
 
 @jit
@@ -88,8 +83,8 @@ def mix(
     """`share * original + (1 - share) * partner` where it is painted, else the original.
 
     Each is exact where it alone is shown: the partner is painted opaquely, and what fades is then
-    blended, in float32 or wider, rounding half to even for integers. What does not fade is kept out
-    of the arithmetic, not only behind it: 0 * inf is NaN, in the result as in the gradient.
+    blended, in float32 or wider, rounding half to even for integers. What does not fade is replaced
+    by 0 before the arithmetic, because 0 * inf is NaN, in the result as in the gradient.
 
     Args:
         share: float32, of the rank of `original` and 1 along the axes on which it does not depend.
@@ -101,17 +96,18 @@ def mix(
     if dtype == jnp.bfloat16:
         share = jnp.where(jnp.isnan(share), jnp.nan, share)  # Its payload would reach the sign.
         return _narrow(mix(share, _widen(original), _widen(partner), painted))
-    if jnp.issubdtype(dtype, jnp.complexfloating):  # Apart: inf in one would be NaN in the other.
+    if jnp.issubdtype(dtype, jnp.complexfloating):  # In one product inf would spread as NaN.
         reals = mix(share, lax.real(original), lax.real(partner), painted)
         return lax.complex(reals, mix(share, lax.imag(original), lax.imag(partner), painted))
     share = _sharding.spread_like(original, share)
+    # Negated, so that a share of NaN blends and reaches the result.
     fades = ~((share <= 0) | (share >= 1))
     over = ~(share >= 1) if painted is None else painted & ~(share >= 1)
     shown = _select(over, partner, original)
     nothing = jnp.zeros_like(original)
     first, second = (_select(fades, x, nothing).astype(wider(dtype)) for x in (original, shown))
-    # Compilers fuse a sum of two products into a multiply-add at either of them, depending on the
-    # program, a difference at the first: so eager and jitted results agree to the last bit.
+    # Of a sum of two products compilers fuse either one into a multiply-add, depending on the
+    # program; of a difference always the first. So eager and jitted results agree to the last bit.
     blend = share.astype(first.dtype) * first - (share - 1).astype(first.dtype) * second
     return _select(over & fades, _rounded(blend, dtype), shown)
 
@@ -132,14 +128,15 @@ def _rounded(blend, dtype):
     return lax.bitcast_convert_type(blend + 1.5 * 2**23, jnp.int32).astype(dtype)
 
 
-def _conversion(name, dtype, convert):
+def _conversion(name, dtype, convert, on_cpu):
     """A conversion to `dtype` that is linear to JAX, whatever `convert` does to the bits."""
     primitive = Primitive(name)
     primitive.def_impl(convert)
     primitive.def_abstract_eval(lambda x: x.update(dtype=jnp.dtype(dtype), weak_type=False))
     ad.deflinear2(primitive, lambda cotangent, x: [cotangent.astype(x.aval.dtype)])
     batching.defvectorized(primitive)
-    mlir.register_lowering(primitive, mlir.lower_fun(convert, multiple_results=False))
+    for platform, function in ((None, convert), ("cpu", on_cpu)):
+        mlir.register_lowering(primitive, mlir.lower_fun(function, False), platform=platform)
     return primitive.bind
 
 
@@ -149,26 +146,32 @@ def _widen_bits(x):
     return lax.bitcast_convert_type(bits << 16, jnp.float32)
 
 
-def _narrow_bits(x):
+def _narrow_bits(x, any_nan=True):
     """The bfloat16 next to a float32, on a tie the even one."""
     full = lax.bitcast_convert_type(x, jnp.uint32)
-    even_tie = full & 0x1FFFF == 0x8000  # Just between two numbers, of which the lower is even.
-    upper = (jnp.where(even_tie, full, full + 0x8000) >> 16).astype(jnp.uint16)
+    stays = full & 0x1FFFF == 0x8000  # Just between two numbers, of which the lower is even.
+    # A carry would reach the sign of a NaN that is all ones, as GPUs make it; CPUs do not.
+    stays = stays | jnp.isnan(x) if any_nan else stays
+    upper = (jnp.where(stays, full, full + 0x8000) >> 16).astype(jnp.uint16)
     return lax.bitcast_convert_type(upper, jnp.bfloat16)
 
 
 # Conversions of their own for bfloat16: those of XLA keep a loop over pixels on CPUs from becoming
 # one over contiguous elements, and need not keep the bits of a NaN.
-_widen = _conversion("widen_bfloat16", jnp.float32, _widen_bits)
-_narrow = _conversion("narrow_to_bfloat16", jnp.bfloat16, _narrow_bits)
+_widen = _conversion("widen_bfloat16", jnp.float32, _widen_bits, _widen_bits)
+_narrow_on_cpu = functools.partial(_narrow_bits, any_nan=False)
+_narrow = _conversion("narrow_to_bfloat16", jnp.bfloat16, _narrow_bits, _narrow_on_cpu)
 
 
 def _paint_over(images, partners, painted, opacity):
-    """Paints in one layout; `painted` is bool, float32, or None for everything."""
+    """Paints in one layout; `painted` is bool, float32, or None for everything.
+
+    A mask of bools stays apart from the share, which then is one number for each row.
+    """
     if painted is not None and painted.dtype != jnp.bool_:
-        return mix(_weights(painted, opacity, images), images, partners)
+        return mix(_weights(painted, opacity, images.shape), images, partners)
     if opacity is not None:
-        return mix(_weights(None, opacity, images), images, partners, painted)
+        return mix(_weights(None, opacity, images.shape), images, partners, painted)
     return partners if painted is None else _select(painted, partners, images)
 
 
@@ -181,10 +184,10 @@ def _painted(region, shape, axes, stretch=1):
     return lax.expand_dims(region.painted, [a for a in range(1, len(shape)) if a not in axes])
 
 
-def _weights(painted, opacity, like):
+def _weights(painted, opacity, shape):
     """The original's share of each element, 1 along the axes on which it does not depend."""
-    opacity = jnp.ones(like.shape[:1], jnp.float32) if opacity is None else opacity
-    opacity = lax.expand_dims(opacity, range(1, len(like.shape)))
+    opacity = jnp.ones(shape[:1], jnp.float32) if opacity is None else opacity
+    opacity = lax.expand_dims(opacity, range(1, len(shape)))
     if painted is None:
         return 1 - opacity
     if painted.dtype == jnp.bool_:

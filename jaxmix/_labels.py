@@ -69,8 +69,8 @@ def encode(
 ) -> tuple[jax.Array, jax.Array, Columns]:
     """Two labels of each row, smoothed and ready to be mixed, and what makes [B, K] of the mixture.
 
-    A class is that of both images, of the row's own, of its partner's, or of neither: class ids are
-    mixed once for each of these four, not K times.
+    Each column is the class of both images, of the row's own only, of its partner's only, or of
+    neither. So class ids are mixed in four columns, not in K.
     """
     if not own.ndim == others.ndim == 1:
         dtype = jnp.float64 if jnp.float64 in (own.dtype, others.dtype) else jnp.float32
@@ -84,8 +84,8 @@ def encode(
 
     def columns(mixed):
         both, first, second, neither = jnp.split(mixed, 4, axis=1)
-        mine = jnp.where(other_hits, both, first)
-        return jnp.where(own_hits, mine, jnp.where(other_hits, second, neither))
+        at_own = jnp.where(other_hits, both, first)
+        return jnp.where(own_hits, at_own, jnp.where(other_hits, second, neither))
 
     return mine, theirs, columns
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict, Unpack, dataclass_transform, get_args, overload
 
@@ -15,8 +14,9 @@ from jax.typing import ArrayLike
 from jaxmix import _checks, _pairing, _region
 from jaxmix._beta import float32, from_uniforms, uniforms
 from jaxmix._checks import ChannelAxis
+from jaxmix._composite import jit
 from jaxmix._pairing import Pairing, PairingField, Withheld
-from jaxmix._plan import Plan, assemble, jit
+from jaxmix._plan import Plan, assemble
 from jaxmix._pytree import STATIC, pytree, replaced, shown
 from jaxmix._region import BoxLaw, Painted
 
@@ -87,9 +87,11 @@ class Mixer:
     def draw(self, key: jax.Array, rows: Any, spatial: tuple) -> Painted:
         """Decides where the partner is painted, and how opaquely, for some rows.
 
+        `self.pairing` is the pairing of the plan, with everything drawn that is random.
+
         Args:
             key: a PRNG key, consumed by this call.
-            rows: the number of draws, 1 if `per="batch"`; for a policy the batch size.
+            rows: how many draws to return: 1 with `per="batch"`, else the batch size.
             spatial: the static extents in pixels; empty if the images have no spatial axis.
 
         Returns:
@@ -120,7 +122,7 @@ class Mixer:
         where = f"{type(self).__name__}.plan"
         _checks.key(where, key)
         shape = _checks.batched_shape(where, shape)
-        _checks.channel(where, shape, channel_axis, False)  # Before jit has to hash it.
+        _checks.channel(where, shape, channel_axis, region=False)  # Before jit has to hash it.
         self.pairing.check(where, shape[0])
         return _plan(self, where, key, shape, channel_axis)
 
@@ -167,8 +169,9 @@ class Mixer:
             labels = _checks.array(where, "labels", labels)
             of = f"images {_checks.describe(images)}"
             _checks.batch(where, "labels", labels, images.shape[0], of)
-        # "auto" is the last axis here, so that C = H = W is no question to the plan.
+        # "auto" is the last axis, even where C = H = W, which the plan alone could not tell.
         layout = -1 if isinstance(channel_axis, str) and channel_axis == "auto" else channel_axis
+        # Messages name the call that the user made, not these.
         with _checks.renamed(where, f"{where}.plan", "Plan.images", "Plan.labels"):
             plan = self.plan(key, images.shape, channel_axis=channel_axis)
             mixed = plan.images(images, channel_axis=layout)
@@ -179,11 +182,12 @@ class Mixer:
     def __repr__(self) -> str:
         """The call that makes this mixer, without what is so by default."""
         given = []
-        for name, parameter in inspect.signature(type(self)).parameters.items():
-            value, default = getattr(self, name), parameter.default
-            if name == "pairing":
+        for field in sorted(dataclasses.fields(self), key=lambda field: bool(field.kw_only)):
+            name, value, default = field.name, getattr(self, field.name), field.default
+            if name == "pairing" and isinstance(default, str):
                 default = _pairing.resolve(name, default)
-            if type(value) is not type(default) or shown(value) != shown(default):
+            changed = type(value) is not type(default) or shown(value) != shown(default)
+            if field.init and changed:
                 given.append(f"{name}={shown(value)}")
         return f"{type(self).__name__}({', '.join(given)})"
 
@@ -209,7 +213,7 @@ class Mixer:
 @functools.partial(jit, static_argnames=("where", "shape", "channel_axis"))
 def _plan(mixer, where, key, shape, channel_axis) -> Plan:
     """Draws the pairing, the regions and the opacities."""
-    batch, channel = shape[0], _checks.channel(where, shape, channel_axis, False)
+    batch, channel = shape[0], _checks.channel(where, shape, channel_axis, region=False)
     spatial = _checks.spatial(shape, channel)
     if mixer.pairing.random:
         pairing_key, key = jax.random.split(key)
@@ -221,7 +225,7 @@ def _plan(mixer, where, key, shape, channel_axis) -> Plan:
 
 
 def draw_rows(mixer: Mixer, key: jax.Array, batch: Any, spatial: tuple) -> Painted:
-    """What a mixer draws, checked, with a row for each row of the batch."""
+    """What a mixer draws, checked, and copied to each row of the batch."""
     per, where = mixer._drawn_per, f"{type(mixer).__name__}.draw"
     for name in mixer._fields_of_rows():
         for content in jax.tree.leaves(getattr(mixer, name)):
@@ -239,7 +243,7 @@ def draw_rows(mixer: Mixer, key: jax.Array, batch: Any, spatial: tuple) -> Paint
 
 
 def number_of_draws(per: Per, batch: Any) -> Any:
-    """How many draws a batch of that size takes."""
+    """How many draws a batch takes: of the two of a pair `for_each_row` keeps the first."""
     return 1 if per == "batch" else batch
 
 
@@ -336,14 +340,16 @@ class CutMix(Mixer):
 
     def draw(self, key, rows, spatial):
         """A box for each row, opaque."""
-        axes = _region.limited_axes("CutMix", self.axes, spatial)
-        grid = _region.cells("CutMix", self.grid, tuple(spatial[axis] for axis in axes))
+        name = type(self).__name__
+        axes = _region.limited_axes(name, self.axes, spatial)
+        grid = _region.cells(name, self.grid, tuple(spatial[axis] for axis in axes))
         if self.minmax is not None:
             sides, places = jnp.split(uniforms(key, rows, 2 * len(axes)), 2, axis=1)
             return _region.box_between(self.minmax, sides, places, spatial, axes, grid), None
-        drawn = uniforms(key, rows, 2 + len(axes))
-        lam = from_uniforms(drawn[:, 0], drawn[:, 1], float32(self.alpha))
-        return _region.box_of_area(1 - lam, drawn[:, 2:], self.box, spatial, axes, grid), None
+        # As symmetric_beta(key, self.alpha, (rows,)) draws, in one draw with the place of the box.
+        uniform = uniforms(key, rows, 2 + len(axes))
+        lam = from_uniforms(uniform[:, 0], uniform[:, 1], float32(self.alpha))
+        return _region.box_of_area(1 - lam, uniform[:, 2:], self.box, spatial, axes, grid), None
 
 
 class MixUp(Mixer):
@@ -385,8 +391,8 @@ class MixUp(Mixer):
 
     def draw(self, key, rows, spatial):
         """The partner everywhere, at a random opacity."""
-        drawn = uniforms(key, rows, 2)
-        lam = from_uniforms(drawn[:, 0], drawn[:, 1], float32(self.alpha))
+        uniform = uniforms(key, rows, 2)
+        lam = from_uniforms(uniform[:, 0], uniform[:, 1], float32(self.alpha))
         return None, 1 - (jnp.maximum(lam, 1 - lam) if self.fold else lam)
 
 

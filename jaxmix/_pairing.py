@@ -109,7 +109,7 @@ class Flip(Pairing):
         if self.groups == 1:
             return jnp.flip(x, 0)
         self.check("Flip.take", jnp.shape(x)[0])
-        return _sharding.keeping(self._take_grouped, jnp.asarray(x))
+        return _sharding.keep_sharding(self._take_grouped, jnp.asarray(x))
 
     def _take_grouped(self, x: jax.Array) -> jax.Array:
         groups = x.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
@@ -154,7 +154,7 @@ class Roll(Pairing):
     def take(self, x: ArrayLike) -> jax.Array:
         if self.shift == 0:
             return jnp.asarray(x)
-        return _sharding.keeping(lambda x: jnp.roll(x, self.shift, 0), jnp.asarray(x))
+        return _sharding.keep_sharding(lambda x: jnp.roll(x, self.shift, 0), jnp.asarray(x))
 
 
 @pytree()

@@ -113,13 +113,14 @@ class Plan:
 
         Args:
             shape: the static shape of the images.
-            channel_axis: -1, 1, None for no channel axis, or "auto".
+            channel_axis: -1, 1, None for no channel axis, or "auto"; see `images`.
 
         Returns:
             float32[B, *spatial].
 
         Raises:
-            ValueError: if the plan was made for another batch size or other extents.
+            ValueError: if the plan was made for another batch size or other extents, or "auto" can
+                be read in several ways.
 
         Example:
             >>> import jax, jaxmix
@@ -148,7 +149,8 @@ class Plan:
 
         Args:
             images: [B, ...], of any dtype; bool only for opaque plans.
-            channel_axis: -1, 1, None for no channel axis, or "auto", which is -1.
+            channel_axis: -1, 1, None for no channel axis, or "auto", the one of them that leaves
+                the extents of the plan's region.
             donors: another batch of the same shape, to take the partners' pixels from.
 
         Returns:
@@ -156,7 +158,8 @@ class Plan:
 
         Raises:
             TypeError: if `images` is not an array, or bool and to be blended.
-            ValueError: if the plan was made for another batch size or other extents.
+            ValueError: if the plan was made for another batch size or other extents, or "auto" can
+                be read in several ways.
 
         Example:
             >>> import jax, jaxmix
@@ -396,8 +399,8 @@ class Plan:
                 f"with {self.pairing!r}; pair with Flip(groups=n), slices holding whole groups, "
                 "or draw a plan for each slice"
             )
-        drawn = jax.tree.map(_sharding.with_whole_rows, (self.region, self.opacity, self.lam))
-        region, opacity, lam = jax.tree.map(lambda x: x[start:stop], drawn)
+        arrays = jax.tree.map(_sharding.with_whole_rows, (self.region, self.opacity, self.lam))
+        region, opacity, lam = jax.tree.map(lambda x: x[start:stop], arrays)
         return Plan(pairing, region, opacity, lam, self.spatial, stop - start)
 
     def at(self, shape: tuple[int, ...], *, channel_axis: ChannelAxis = "auto") -> "Plan":
@@ -405,7 +408,7 @@ class Plan:
 
         Args:
             shape: the static shape of what it is for.
-            channel_axis: -1, 1, None for no channel axis, or "auto".
+            channel_axis: -1, 1, None for no channel axis, or "auto", which is -1.
 
         Returns:
             The plan for images of that shape, with the same `lam`.
@@ -494,11 +497,11 @@ class Plan:
     def _channel(self, where: str, shape: tuple, channel_axis: Any) -> int | None:
         """The channel axis of images of this shape, which leaves the extents of the region."""
         if self.spatial is None:
-            return _checks.channel(where, shape, channel_axis, False)
+            return _checks.channel(where, shape, channel_axis, region=False)
         if isinstance(channel_axis, str) and channel_axis == "auto":
             axes = dict.fromkeys((len(shape) - 1, 1, None))
         else:
-            axes = (_checks.channel(where, shape, channel_axis, True),)
+            axes = (_checks.channel(where, shape, channel_axis, region=True),)
         fitting = [axis for axis in axes if _checks.spatial(shape, axis) == self.spatial]
         if not fitting:
             raise ValueError(
@@ -545,32 +548,32 @@ def _flags(where: str, argument: str, value: Any) -> jax.Array | np.ndarray:
     if value.dtype != jnp.bool_:
         remedy = f"compare it, as in {argument} > 0"
         raise _checks.type_error(where, f"{argument} must be bool[B]", value, remedy)
-    return _checks.shaped(where, argument, value, value.shape[:1])
+    return _checks.shaped(where, argument, value, value.shape[:1])  # Of rank 1.
 
 
 @functools.partial(jit, static_argnums=(3, 4))
 def assemble(pairing, region, opacity, batch, spatial) -> Plan:
     """The plan of what was drawn: regions within the image, `lam` computed from what is painted."""
-    left = None
+    kept = None
     if region is not None:
-        region, left = _region.settle(region, spatial)
+        region, kept = _region.settle(region, spatial)
     if opacity is None:
-        lam = jnp.zeros((batch,), jnp.float32) if left is None else left
+        lam = jnp.zeros((batch,), jnp.float32) if kept is None else kept
     else:
         opacity = jnp.clip(opacity, 0, 1)
-        # Exact at both ends: lam is `left` where the partner is opaque, 1 where nothing is painted.
-        lam = 1 - opacity if left is None else left + (1 - opacity) * (1 - left)
+        # Exact at both ends: lam is `kept` where the partner is opaque, 1 where nothing is painted.
+        lam = 1 - opacity if kept is None else kept + (1 - opacity) * (1 - kept)
     return Plan(pairing, region, opacity, lam, None if region is None else spatial, batch)
 
 
 @functools.partial(jit, static_argnums=3)
 def _images(plan, images, donors, channel):
-    """Paints every row's partner over it, except over rows that have none."""
+    """Paints every row's partner over it, except over rows that are their own partners."""
     opacity, unpaired = plan.opacity, plan._unpaired(donors)
-    if unpaired is not None and blends(plan.region, opacity):
+    if unpaired is not None and blends(plan.region, opacity):  # It would round, and lose bits.
         _, opacity = _region.switch_off(None, opacity, unpaired)
-    donors = images if donors is None else donors
-    return _composite.paint(images, donors, plan.pairing, plan.region, opacity, channel)
+    partners = plan._partners(images, donors)
+    return _composite.paint(images, partners, plan.region, opacity, channel)
 
 
 @functools.partial(jit, static_argnums=4)

@@ -24,6 +24,17 @@ class _Policy(Mixer):
 
     pairing: PairingField = dataclasses.field(init=False)
 
+    def _take_pairing(self, argument, mixers):
+        """Checks the mixers and takes their pairing; comes before the checks of the base class."""
+        for mixer in mixers:
+            check_mixer(type(self).__name__, argument, mixer)
+            if not _pairing.same(mixers[0].pairing, mixer.pairing):
+                raise ValueError(
+                    f"{type(self).__name__}: mixers must agree on the pairing, which a plan draws "
+                    f"once, got {mixers[0].pairing!r} and {mixer.pairing!r}"
+                )
+        self._set("pairing", mixers[0].pairing)
+
     @property
     def _drawn_per(self):
         """Each mixer has a granularity of its own: what is drawn is a row for each example."""
@@ -67,16 +78,7 @@ class RandomChoice(_Policy):
             raise _checks.type_error(name, "mixers must be a sequence of mixers", self.mixers)
         if not self.mixers:
             raise _checks.value_error(name, "mixers must hold at least one mixer", self.mixers)
-        for mixer in self.mixers:
-            check_mixer(name, "each of mixers", mixer)
-        pairing = self.mixers[0].pairing
-        for mixer in self.mixers:
-            if not _pairing.same(pairing, mixer.pairing):
-                raise ValueError(
-                    f"{name}: mixers must agree on the pairing, which a plan draws once, got "
-                    f"{pairing!r} and {mixer.pairing!r}"
-                )
-        self._set("pairing", pairing)
+        self._take_pairing("each of mixers", self.mixers)
         if self.probs is not None:
             self._set("probs", _probs(name, self.probs, len(self.mixers)))
         super().__post_init__()
@@ -132,8 +134,7 @@ class RandomApply(_Policy):
     prob: ArrayLike = 0.5
 
     def __post_init__(self):
-        check_mixer("RandomApply", "mixer", self.mixer)
-        self._set("pairing", self.mixer.pairing)
+        self._take_pairing("mixer", (self.mixer,))
         self._set("prob", _checks.fraction("RandomApply", "prob", self.prob))
         super().__post_init__()
 

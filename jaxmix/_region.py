@@ -196,12 +196,12 @@ def settle(region: Box | Mask, spatial: tuple) -> tuple[Box | Mask, jax.Array]:
     if isinstance(region, Mask):
         soft, axes = region.painted.dtype != jnp.bool_, tuple(range(1, region.painted.ndim))
         region, lost = Mask(jnp.clip(region.painted, 0, 1)) if soft else region, False
-        painted = jnp.sum(region.painted, axis=axes, dtype=jnp.float32)
+        count = jnp.sum(region.painted, axis=axes, dtype=jnp.float32)
     else:
         region, lost = clip(region, spatial), jnp.any(region.stop == LOST, axis=1)
-        painted = jnp.prod((region.stop - region.start).astype(jnp.float32), axis=1)
-    left = math.prod(spatial) - painted
-    return region, jnp.where(lost, jnp.nan, left / (left + painted))
+        count = jnp.prod((region.stop - region.start).astype(jnp.float32), axis=1)
+    kept = math.prod(spatial) - count
+    return region, jnp.where(lost, jnp.nan, kept / (kept + count))
 
 
 def inside(box: Box, shape: tuple, axes: tuple[int, ...], stretch: int = 1) -> jax.Array:

@@ -43,8 +43,8 @@ def with_whole_rows(x: jax.Array) -> jax.Array:
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, spec))
 
 
-def keeping(rearrange: Callable[[jax.Array], jax.Array], x: jax.Array) -> Any:
-    """Rearranges rows; where Explicit meshes refuse that, with their axes in Auto mode."""
+def keep_sharding(rearrange: Callable[[jax.Array], jax.Array], x: jax.Array) -> Any:
+    """`rearrange(x)`, sharded as `x` is: where Explicit meshes refuse it, with Auto axes."""
     sharding = explicit(x)
     if sharding is None:
         return rearrange(x)

@@ -68,6 +68,12 @@ class Stripe(Mixer):
         ), None
 
 
+class Whole(Halves):
+    """A user's own method of a user's own method, with another default."""
+
+    strength: float = 1.0
+
+
 MIXERS = [
     CutMix(),
     CutMix(0.3, per="batch", pairing="roll", box="timm"),
@@ -131,12 +137,35 @@ def test_repr_evaluates_to_an_equal_mixer(mixer):
         (RandomChoice([CutMix()], [1]), "RandomChoice(mixers=(CutMix(),), probs=(1.0,))"),
         (RandomChoice([CutMix()], jnp.ones(1)), "RandomChoice(mixers=(CutMix(),), probs=f32[1])"),
         (Halves(1), "Halves(strength=1)"),
+        (Whole(1), "Whole(strength=1)"),
+        (Whole(1.0), "Whole()"),
         (Halves(0.5), "Halves()"),
         (Stripe(axis=1, per="pair"), "Stripe(axis=1, per='pair')"),
     ],
 )
 def test_repr_leaves_out_what_is_so_by_default(mixer, text):
     assert repr(mixer) == text
+
+
+def test_repr_of_unusual_classes():
+    class Required(Mixer):
+        power: float
+        pairing: Roll = dataclasses.field(kw_only=True)
+
+        def draw(self, key, rows, spatial):
+            return None, None
+
+    class Made(Mixer):
+        power: float = 1.0
+
+        def __init__(self, exponent):
+            super().__init__()
+            self._set("power", 2.0**exponent)
+
+    assert repr(Required(power=2.0, pairing=Roll(3))) == (
+        "Required(power=2.0, pairing=Roll(shift=3))"
+    )
+    assert repr(Made(3)) == "Made(power=8.0)"
 
 
 def test_repr_of_tracers_and_placeholders():

@@ -24,6 +24,7 @@ from jaxmix import (
     RandomApply,
     RandomChoice,
     Roll,
+    _composite,
 )
 
 SHAPE = (5, 6, 5, 3)
@@ -359,6 +360,17 @@ def test_complex_images_blend_in_both_components_apart():
     theirs = 0.75 * imaginary + 0.25 * np.roll(imaginary, 1)
     assert np.array_equal(mixed.imag, theirs, equal_nan=True)
     assert np.isfinite(mixed.imag[1])
+
+
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000, 0xFFC00000, 0x7FFF8000])
+def test_every_nan_of_a_blend_is_one_in_bfloat16(bits):
+    """A GPU computes NaN as 0x7FFFFFFF, no CPU does: so the conversion itself is asked."""
+    nan = jnp.asarray(np.array([bits], np.uint32).view(np.float32))
+    assert np.isnan(np.asarray(_composite._narrow_bits(nan))).all()
+    assert np.asarray(_composite._narrow_bits(jnp.array([1.5, -0.0], jnp.float32))).tolist() == [
+        1.5,
+        -0.0,
+    ]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
