@@ -179,6 +179,15 @@ def test_permutation_differs_from_key_to_key_and_is_replayed_by_its_index():
     assert np.array_equal(plan.pairing.take(images), images[plan.partner])
 
 
+@pytest.mark.parametrize(
+    ("index", "found"), [([0, 3, 1], "0 to 3"), ([-1, 0, 1], "-1 to 1"), ((1, 2, 3), "1 to 3")]
+)
+def test_an_index_holds_numbers_of_rows(index, found):
+    for given in (index, np.array(index), np.array(index, np.int8)):
+        with pytest.raises(ValueError, match=rf"Permutation: index .* from 0 to 2, got {found}"):
+            Permutation(given)
+
+
 def test_mixers_of_a_policy_share_one_permutation():
     policy = RandomChoice((CutMix(pairing="permutation"), MixUp(pairing="permutation")))
     plan = policy.plan(fresh(), (9, 4, 4, 1))

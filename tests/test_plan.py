@@ -406,6 +406,18 @@ def test_a_row_that_is_its_own_partner_keeps_its_bits(pairing, rows, alone):
         assert labels[i, i] == 1
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "uint8"])
+def test_no_opacity_rounds_a_row_that_is_its_own_partner(dtype):
+    """A multiply-add hides it in float32, where a processor has one; float64 shows it."""
+    opacity = np.linspace(0, 1, 100, dtype=np.float32)[:, None].repeat(3, 1)
+    with jax.enable_x64(True):
+        images = jnp.asarray(numbers((3, 500), "uint8" if dtype == "uint8" else "float32"))
+        images = (images * 1.7).astype(dtype) if dtype == "float64" else images.astype(dtype)
+        for alone in opacity:
+            plan = Plan.of((3, 500), Flip(), opacity=jnp.asarray(alone), channel_axis=None)
+            assert np.array_equal(plan.images(images)[1], images[1])
+
+
 def test_a_plan_without_a_region_fits_arrays_of_any_shape():
     """Hidden features, embeddings, tables: all that counts is the batch size."""
     plan = MixUp().plan(fresh(), SHAPE)
