@@ -2,15 +2,15 @@
 
 A mixing augmentation is compositing: each example's partner is painted over it, through a region,
 at an opacity. MixUp paints all of the partner at an opacity below one; CutMix paints an opaque box.
-Everything that such a method decides is drawn once, into a small pytree, the plan; everything that
-has to follow it (pixels, labels, maps, losses) is computed from that plan by one piece of code.
+All random decisions are drawn once and stored in a small pytree, the plan. Images, labels, maps and
+losses are computed from it by one piece of code.
 
     mixer --plan(key, images.shape)--> plan --images / labels / maps / loss--> mixed batch
 
 `cutmix` and `mixup` are the common cases in one call. Mixers (`CutMix`, `MixUp`, `RandomChoice`,
-`RandomApply`, your own) describe what to do, plans what was drawn, pairings (`Flip`, `Roll`,
-`Permutation`, `Neighbour`) who is mixed with whom. `recipes` holds the policies of other libraries,
-`plot` draws mixed batches.
+`RandomApply`, your own) describe what to do. Plans hold what was drawn. Pairings (`Flip`, `Roll`,
+`Permutation`, `Neighbour`) say which row is mixed with which. `recipes` holds the policies of other
+libraries, `plot` shows mixed batches.
 """
 
 from jaxmix import plot, recipes

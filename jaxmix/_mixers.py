@@ -267,20 +267,20 @@ class CutMix(Mixer):
     Along an axis of E pixels, with side = floor(E * (1 - lambda)^(1/n)):
 
     - "paper": a centre c uniform over the E pixels, and the pixels from c - floor(side / 2) up to,
-      but without, c + floor(side / 2), clipped at the border. So does the paper's own code
-      (`rand_bbox`), so does torchvision (0.29.1, `v2.CutMix`), so did timm before 1.0.31.
-    - "timm": the same, up to c + ceil(side / 2), so that an odd side keeps its last pixel. So does
+      but without, c + floor(side / 2), clipped at the border. Matches the paper's code
+      (`rand_bbox`), torchvision (0.29.1, `v2.CutMix`) and timm before 1.0.31.
+    - "timm": the same, up to c + ceil(side / 2), so that an odd side keeps its last pixel. Matches
       timm (1.0.31, `rand_bbox`).
-    - "contained": the side rounded to the nearest pixel instead, and the box at one of the places
-      inside the image, each as likely: the area that was drawn is the area that is painted. So
-      does Keras (3.15.1), but with corners between pixels.
+    - "contained": the side is rounded to the nearest pixel instead, and the box is uniformly placed
+      inside the image, so that its area is the drawn one. Matches Keras (3.15.1), whose corners
+      lie between pixels.
     - `minmax=(a, b)`: a side uniform over the integers from floor(a * E) to floor(b * E) - 1,
-      whatever lambda, at one of the places inside the image; floor(a * E) if there are no others.
-      So does timm (1.0.31, `rand_bbox_minmax`).
+      independent of lambda, or floor(a * E) if there are none; the box is uniformly placed inside
+      the image. Matches timm (1.0.31, `rand_bbox_minmax`).
 
-    What that means for an image of 224 x 224 pixels, at alpha 1:
+    For an image of 224 x 224 pixels, at alpha 1:
 
-    | law                 | mean share of | chance of being painted of a pixel in the          |
+    | law                 | mean share of | probability that a pixel is painted, in the        |
     |                     | the original  | middle | middle of an edge | corner                |
     |---------------------|---------------|--------|-------------------|-----------------------|
     | "paper"             | 0.68          | 0.49   | 0.25              | 0.12                  |
@@ -299,8 +299,8 @@ class CutMix(Mixer):
             the others. (0,) cuts a spectrogram [B, T, F, C] in time only, (1, 2) the same box out
             of every frame of a video [B, T, H, W, C]. None is all of them.
         grid: the side in pixels of the cells that the box is made of, a divisor of the extents, or
-            one side for each of `axes`: with the patch size of a vision transformer each token is
-            wholly one image's. The box laws then hold in cells.
+            one side for each of `axes`. With the patch size of a vision transformer each token
+            comes from one image. Boxes are then drawn in units of cells.
 
     Raises:
         TypeError: if `axes` or `grid` are not static integers.
@@ -361,8 +361,8 @@ class MixUp(Mixer):
         alpha: the concentration of lambda, positive; 1 is uniform. A number or a traced scalar.
         per: the granularity: one lambda for each "example", each "pair" of a flip, or the "batch".
         pairing: which row is mixed with which: a pairing, or "flip", "roll" or "permutation".
-        fold: whether lambda is folded to max(lambda, 1 - lambda), so that an image stays mostly
-            itself, as big_vision and fastai have it.
+        fold: whether lambda is folded to max(lambda, 1 - lambda), so that the original dominates,
+            as in big_vision and fastai.
 
     Raises:
         TypeError: if `fold` is not a bool.

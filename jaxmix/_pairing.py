@@ -1,4 +1,4 @@
-"""Pairings: who is mixed with whom.
+"""Pairings: which row is mixed with which.
 
 A pairing stays symbolic until it is applied: XLA turns a flip or a roll of a batch that is sharded
 over devices into a message between neighbours, but an index array into a gather of the whole batch.
@@ -18,7 +18,7 @@ from jaxmix._pytree import STATIC, pytree
 
 
 class Pairing:
-    """Base class for pairings: `take` returns the row of each row's partner."""
+    """Base class for pairings: `take` returns each row's partner."""
 
     mutual = False  # Whether the partner of a row's partner is the row.
     random = False  # Whether something is still to be drawn.
@@ -61,9 +61,9 @@ class PairingField(Protocol):
 class Flip(Pairing):
     """Row i is mixed with row B-1-i, within each of `groups` equal parts of the batch.
 
-    Its price when the batch is sharded over devices: one shard to send for each device (a
-    collective-permute), and nothing at all if `groups` is a multiple of the devices. The middle row
-    of an odd group is its own partner and stays as it is.
+    Communication cost when the batch is sharded over devices: each device sends one shard (a
+    collective-permute), or nothing if `groups` is a multiple of the devices. The middle row of an
+    odd group is its own partner and stays as it is.
 
     Attributes:
         groups: the number of parts; it must divide the batch size.
@@ -120,9 +120,9 @@ class Flip(Pairing):
 class Roll(Pairing):
     """Row i is mixed with row i-shift, around the end of the batch.
 
-    Its price when the batch is sharded over devices: `shift` examples to send for each device, at
-    most its shard. Nobody is its own partner unless `shift % B == 0`; `Roll(0)` pairs every row
-    with itself, which is what mixing with another batch (`donors`) wants.
+    Communication cost when the batch is sharded over devices: each device sends `shift` examples,
+    at most its shard. No row is its own partner unless `shift % B == 0`. `Roll(0)` pairs every row
+    with itself, for mixing with another batch (`donors`).
 
     Attributes:
         shift: how many rows further down the batch each row is painted.
@@ -161,10 +161,10 @@ class Roll(Pairing):
 class Permutation(Pairing):
     """Every row is mixed with the next one of a random single cycle through the batch.
 
-    A cycle has the randomness of a shuffle, but nobody is its own partner (if B > 1). Its price
-    when the batch is sharded over devices is the whole batch, sent to every device (an all-gather
-    or an all-reduce, as XLA decides): on a pod use `Flip` or `Roll`, whose partners are as random
-    as the order of the examples is.
+    A cycle is as random as a shuffle, but no row is its own partner (if B > 1). Communication cost
+    when the batch is sharded over devices: the whole batch, sent to every device (an all-gather or
+    an all-reduce, as XLA decides). On a pod use `Flip` or `Roll`, whose partners are as random as
+    your shuffling.
 
     Attributes:
         index: int[B], the partner of each row, to replay a given pairing; drawn if it is None.
@@ -229,9 +229,10 @@ SAME_ROW: Any = Roll(0)
 class Neighbour(Pairing):
     """Every row is mixed with a row of the next device: in `jax.pmap` and `jax.shard_map`.
 
-    There a batch is one device's own, and the other pairings stay within it. This one mixes across
-    devices: device d takes the images and the labels of device d+1, around the end of the axis. Its
-    price is one shard to send for each device (a collective-permute). No row is its own partner.
+    There a batch belongs to one device, and the other pairings stay within it. This one mixes
+    across devices: device d takes the images and the labels of device d+1, around the end of the
+    axis. Communication cost: each device sends one shard (a collective-permute). No row is its own
+    partner.
 
     Attributes:
         axis_name: the axis to exchange along, as `jax.pmap`, `jax.shard_map` or `jax.vmap` name it,

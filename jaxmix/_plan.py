@@ -1,4 +1,4 @@
-"""The plan: what was drawn for one batch, and everything that follows from it."""
+"""The plan: all random decisions for one batch, and everything that is computed from them."""
 
 import contextlib
 import dataclasses
@@ -21,21 +21,21 @@ from jaxmix._region import Box, Region
 
 @pytree(eq=False)
 class Plan:
-    """One draw of a mixing policy for one batch: everything that was decided, and nothing else.
+    """One draw of a mixing policy for one batch.
 
     Each row's partner is painted over it, through a region, at an opacity. Images, labels, maps and
-    losses all follow from the same few arrays, so that they cannot disagree. A plan is made by
+    losses are computed from the same few arrays, so they always agree. A plan is made by
     `mixer.plan(key, images.shape)`, or by hand with `Plan.of`.
 
     Attributes:
-        pairing: who is mixed with whom.
+        pairing: which row is mixed with which.
         region: where the partner is painted: a `Box`, a `Mask`, or None for everywhere.
         opacity: float32[B] in [0, 1], how opaquely it is painted, or None for opaque.
-        lam: float32[B], the share of the original that is left: 1 - the mean over the pixels of
-            what was painted.
+        lam: float32[B], the weight of the original's label: 1 - the mean over the pixels of what is
+            painted.
         spatial: the extents in pixels that the region was drawn for, None without a region.
-        batch: the number of rows, B, that the partners are counted among. A plan that was split or
-            stacked from outside has another number of them, and is refused.
+        batch: the batch size B. Plans that were split or stacked by hand no longer match it and
+            raise ValueError.
 
     Example:
         >>> import jax, jaxmix
@@ -63,14 +63,14 @@ class Plan:
         opacity: ArrayLike | None = None,
         channel_axis: ChannelAxis = "auto",
     ) -> "Plan":
-        """Makes a plan by hand: a replay, a mask of one's own.
+        """Makes a plan by hand, to replay a draw or to use a custom mask.
 
         Boxes are clipped to the image and opacities to [0, 1], and `lam` is computed from what
         is then painted.
 
         Args:
             shape: the static shape of the images.
-            pairing: who is mixed with whom; a `Permutation` needs its index.
+            pairing: which row is mixed with which; a `Permutation` needs its index.
             region: where the partner is painted; None is everywhere.
             opacity: float32[B] or a scalar; None is opaque.
             channel_axis: -1, 1, None for no channel axis, or "auto".
@@ -79,7 +79,7 @@ class Plan:
             The plan.
 
         Raises:
-            TypeError: if an argument is of the wrong kind.
+            TypeError: if an argument has the wrong type.
             ValueError: if shapes do not fit each other.
 
         Example:
@@ -109,7 +109,7 @@ class Plan:
         return self.pairing.partner(self._size("Plan.partner"))
 
     def weights(self, shape: tuple[int, ...], *, channel_axis: ChannelAxis = "auto") -> jax.Array:
-        """The original's share of each pixel, of which `lam` is the mean.
+        """The original's share of each pixel; `lam` is its mean.
 
         Args:
             shape: the static shape of the images.
@@ -183,13 +183,14 @@ class Plan:
         smoothing: ArrayLike = 0.0,
         donors: ArrayLike | None = None,
     ) -> jax.Array:
-        """Averages each row's label with its partner's, by the share each has of the image.
+        """Averages each row's label with its partner's, weighted by their shares of the image.
 
         Args:
             labels: class ids int[B]; or dense [B, K]: one-hot, soft, multi-hot; or regression
-                targets float[B, 1]. A negative id is ignored, its label a row of zeros; so is
-                one of `num_classes` or more in a `jax.Array`, which is never read back.
-            num_classes: K, which class ids need.
+                targets float[B, 1]. A negative id is ignored: its label is a row of zeros. Ids
+                >= num_classes in a `jax.Array` are also ignored (values on the device are not
+                checked).
+            num_classes: K, the number of classes; required if labels are class ids.
             smoothing: label smoothing in [0, 1), applied before mixing: `smoothing / K` is added
                 to `1 - smoothing` of the label.
             donors: the labels of another batch, to take the partners' from.
@@ -199,7 +200,7 @@ class Plan:
 
         Raises:
             TypeError: if class ids are not integers, or `labels` are maps.
-            ValueError: if class ids have no `num_classes`, or sizes do not agree.
+            ValueError: if class ids have no `num_classes`, or shapes are incompatible.
 
         Example:
             >>> import jax, jax.numpy as jnp, jaxmix
@@ -220,9 +221,9 @@ class Plan:
         return _mixed_labels(self, labels, donors, smoothing, num_classes)
 
     def maps(self, maps: ArrayLike, *, donors: ArrayLike | None = None) -> jax.Array:
-        """Gives every pixel the class of the image that has the larger share there.
+        """Gives each pixel the class of the image with the larger share there.
 
-        Classes are never blended. On a tie the original's stays.
+        Classes are never blended. On a tie the original's class stays.
 
         Args:
             maps: int or bool[B, *spatial].
@@ -272,8 +273,8 @@ class Plan:
         Args:
             loss_fn: a per-example loss, `(outputs, labels) -> [B]`, such as
                 `optax.softmax_cross_entropy_with_integer_labels`.
-            outputs: what the network gave, passed on to `loss_fn`.
-            labels: [B, ...], passed on to `loss_fn`. A negative class id int[B] costs nothing.
+            outputs: the outputs of the network, passed on to `loss_fn`.
+            labels: [B, ...], passed on to `loss_fn`. A negative class id int[B] contributes zero.
             donors: the labels of another batch, to take the partners' from.
 
         Returns:
@@ -299,7 +300,7 @@ class Plan:
     def accuracy(
         self, logits: ArrayLike, labels: ArrayLike, *, donors: ArrayLike | None = None
     ) -> jax.Array:
-        """The credit that the top class of each row earns: its share of the mixed label.
+        """Accuracy weighted by the mixed label: the weight of the top class in each row's label.
 
         Args:
             logits: [B, K], scores or probabilities.
@@ -311,7 +312,7 @@ class Plan:
 
         Raises:
             TypeError: if `labels` are not integers.
-            ValueError: if shapes do not agree.
+            ValueError: if shapes are incompatible.
 
         Example:
             >>> import jax.numpy as jnp, jaxmix
@@ -329,10 +330,10 @@ class Plan:
         return mix(self._label_share(donors), own, others)
 
     def only(self, valid: ArrayLike, *, donors: ArrayLike | None = None) -> "Plan":
-        """The same plan, but with every row left unmixed that is not valid or whose partner is not.
+        """The same plan, in which rows stay unmixed that are not valid or whose partner is not.
 
-        The last batch of an epoch is padded to the static shape of the others: padding must not be
-        painted over an example. What such a row costs stays the caller's to mask.
+        It keeps the padding of the last batch of an epoch out of the mix. Masking the loss of these
+        rows is up to the caller.
 
         Args:
             valid: bool[B], False for padding.
@@ -356,7 +357,7 @@ class Plan:
         return _only(self, valid, donors)
 
     def __getitem__(self, rows: slice) -> "Plan":
-        """The plan of a slice of the batch, `plan[i:j]`, to mix a part of it as the whole would be.
+        """The plan of a slice of the batch, `plan[i:j]`, which mixes it as the whole plan does.
 
         For gradient accumulation: one plan for the full batch, a slice for each micro-batch. The
         slices of equal length are pytrees of equal structure, so they can be stacked for a scan.
@@ -404,7 +405,7 @@ class Plan:
         return Plan(pairing, region, opacity, lam, self.spatial, stop - start)
 
     def at(self, shape: tuple[int, ...], *, channel_axis: ChannelAxis = "auto") -> "Plan":
-        """The same plan at another resolution: of a map of tokens, of a coarse segmentation.
+        """Adapts the plan to another resolution, for example to a map of tokens.
 
         Args:
             shape: the static shape of what it is for.
@@ -458,9 +459,9 @@ class Plan:
         if self.lam.shape != (self.batch,):
             raise ValueError(
                 f"{where}: the plan was made for a batch of {self.batch}, but its lam is "
-                f"{_checks.describe(self.lam)}: it was split or stacked since, and its partners "
-                "are others; draw a plan inside of jax.shard_map, take a part as plan[i:j], map "
-                "over several with jax.vmap"
+                f"{_checks.describe(self.lam)}: it was split or stacked after it was drawn, so its "
+                "pairing no longer applies; draw a plan inside of jax.shard_map, take a slice as "
+                "plan[i:j], map over several with jax.vmap"
             )
         return self.batch
 

@@ -27,9 +27,9 @@ class Box:
 
     Attributes:
         start: int32[B, n], the first painted pixel along each of the n spatial axes.
-        stop: int32[B, n], the pixel behind the last painted one.
-        grid: the pixels of which every edge is a multiple, along each axis or along all of them: a
-            promise, by which `Plan.at` knows where the box lands at another resolution.
+        stop: int32[B, n], one past the last painted pixel.
+        grid: every edge is a multiple of this number of pixels, one for each axis or one for all;
+            `Plan.at` uses it.
 
     Example:
         >>> import jax.numpy as jnp, jaxmix

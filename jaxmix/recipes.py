@@ -48,7 +48,7 @@ def timm(
     switch_prob: ArrayLike = 0.5,
     mode: Literal["batch", "pair", "elem"] = "batch",
 ) -> Mixer:
-    """What `timm.data.Mixup` does in timm 1.0.31, by the same arguments.
+    """Equivalent of `timm.data.Mixup` in timm 1.0.31, with the same arguments.
 
     timm's `label_smoothing` and `num_classes` are arguments of the call: `smoothing` and
     `num_classes`. With `multi_label=True` timm smooths towards one half instead, which is
