@@ -24,8 +24,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("jaxmix")
 
-# What runs there needs the libraries that people come from.
-collect_ignore = ["golden", "benchmarks"]
+# Programs of their own, and a file that is read by a type checker.
+collect_ignore = ["golden", "benchmarks", "mutations", "user_types.py"]
 
 
 @pytest.fixture(autouse=True, scope="module")
