@@ -17,7 +17,7 @@ import pytest
 import reference
 from scipy import stats
 
-from jaxmix import Box, CutMix, Flip, Mask, Plan
+from jaxmix import Box, CutMix, Flip, Mask, Plan, _region
 
 DRAWS = 200_000
 # Fixed keys: a right law passes always, and fails by chance for one choice of keys in 10,000.
@@ -270,6 +270,18 @@ def test_contained_boxes_have_the_drawn_area_up_to_a_pixel_of_their_sides(extent
             found = (sides[:, axis] <= side).mean()
             noise = 4.5 / np.sqrt(DRAWS) / 2
             assert below - noise < found < above + noise, (axis, side, found)
+
+
+@pytest.mark.parametrize("extents", EXTENTS, ids=str)
+def test_contained_sides_are_rounded_to_the_nearest_pixel(extents):
+    area = np.linspace(0, 1, 997, dtype=np.float32)
+    n = len(extents)
+    places = jnp.full((997, n), 0.5, jnp.float32)
+    box = _region.box_of_area(
+        jnp.asarray(area), places, "contained", extents, tuple(range(n)), (1,) * n
+    )
+    exact = area[:, None].astype(np.float64) ** (1 / n) * np.array(extents)
+    assert np.abs(np.asarray(box.stop - box.start) - exact).max() <= 0.5 + 1e-5
 
 
 @pytest.mark.parametrize("extents", [(224, 224), (65, 33)], ids=str)
