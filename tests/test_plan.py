@@ -195,6 +195,14 @@ def test_opacity_alone_is_the_partners_share():
     assert plan.lam.tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
 
 
+def test_opacities_are_clipped():
+    opacity = jnp.array([-1.0, 0.0, 1.0, 1.5], jnp.float32)
+    plan = Plan.of((4, 3), Roll(), opacity=opacity)
+    assert plan.opacity.tolist() == [0, 0, 1, 1] and plan.lam.tolist() == [1, 1, 0, 0]
+    images = jnp.asarray(numbers((4, 3)))
+    assert np.array_equal(plan.images(images), images[jnp.array([0, 1, 1, 2])])
+
+
 def test_opacity_and_region_multiply():
     start, stop = jnp.zeros((5, 2), jnp.int32), jnp.full((5, 2), 3, jnp.int32)
     plan = Plan.of(SHAPE, Roll(), region=Box(start, stop), opacity=jnp.asarray(FADED))

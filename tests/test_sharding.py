@@ -161,6 +161,22 @@ def test_every_pairing_on_every_mesh(axis_type, mesh, name):
     assert_sharding_is_kept(results, arrays)
 
 
+@pytest.mark.parametrize(
+    "mixer", [CutMix(), MixUp(), both(Roll())], ids=["cutmix", "mixup", "both"]
+)
+@axis_types
+def test_split_channels(axis_type, mixer):
+    """Then they are not folded into the columns, which an Explicit mesh would refuse."""
+    pixels = np.random.default_rng(0).random((8, 6, 4, 4), np.float32)
+    spec = PartitionSpec("batch", None, None, "model")
+    mesh = mesh_of({"batch": 4, "model": 2}, axis_type)
+    images = jax.device_put(pixels, NamedSharding(mesh, spec))
+    plan = mixer.plan(fresh(), pixels.shape)
+    mixed = jax.jit(lambda x: plan.images(x))(images)
+    assert np.all(reference.ulps(np.asarray(mixed), np.asarray(plan.images(pixels))) <= 1)
+    assert is_split_like(mixed, images) or axis_type == "Auto"
+
+
 @axis_types
 def test_pairs_on_a_mesh(axis_type):
     arrays = on_mesh(batch(), mesh_of({"batch": 8}, axis_type), ("batch", None, None))

@@ -560,8 +560,8 @@ COMPOSITE = mutants(
         "split-columns-are-folded",
         "if not (short and foldable) or _sharding.is_split(images, rank - 2):",
         "if not (short and foldable):",
-        "an Explicit mesh that splits columns refuses the reshape",
-        SHARDING,
+        "an Explicit mesh that splits channels refuses the reshape",
+        f"{SHARDING} -k split_channels",
     ),
     (
         "blends-in-the-images-dtype",
@@ -664,7 +664,7 @@ PLAN = mutants(
         "opacity = jnp.clip(opacity, 0, 1)",
         "opacity = jnp.asarray(opacity)",
         "lam is negative",
-        "tests/test_plan.py",
+        "tests/test_plan.py -k clipped",
     ),
     (
         "opacity-alone-decides",
@@ -689,8 +689,7 @@ MIXERS = mutants(
         'return 1 if per == "batch" else batch',
         "return 1",
         "rows are drawn once and do not fit",
-        "tests/test_mixers.py -k granularity",
-        "",
+        f"{LAWS} -k granularity",
     ),
     (
         "the-batch-draws-for-each",
