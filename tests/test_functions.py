@@ -42,6 +42,8 @@ CUTMIX = {
         {"box": "contained"},
         {"num_classes": 5, "channel_axis": None},
     ),
+    "columns-on-a-grid": ({"axes": (1,), "grid": 7}, {"num_classes": 5}),
+    "on-a-grid": ({"grid": (3, 1)}, {"num_classes": 5}),
 }
 
 
@@ -52,9 +54,16 @@ def test_cutmix_is_its_mixer_in_one_call(name):
     assert_same(function, CutMix(**options)(jax.random.key(1), IMAGES, IDS, **call))
 
 
-@pytest.mark.parametrize("name", ["defaults", "alpha-and-smoothing", "per-pair-in-groups-last"])
+MIXUP = {
+    **{name: CUTMIX[name] for name in ("defaults", "alpha-and-smoothing")},
+    "per-pair-in-groups-last": CUTMIX["per-pair-in-groups-last"],
+    "folded": ({"fold": True}, {"num_classes": 5}),
+}
+
+
+@pytest.mark.parametrize("name", MIXUP)
 def test_mixup_is_its_mixer_in_one_call(name):
-    options, call = CUTMIX[name]
+    options, call = MIXUP[name]
     function = jaxmix.mixup(jax.random.key(2), IMAGES, IDS, **options, **call)
     assert_same(function, MixUp(**options)(jax.random.key(2), IMAGES, IDS, **call))
 

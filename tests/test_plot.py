@@ -46,6 +46,13 @@ def test_pixels_are_shown_as_they_are(dtype, shape):
     assert len(tops) == 2, "five images in rows of three"
 
 
+@pytest.mark.parametrize("images", [[[[10, 100]]], [[[0.1, 0.4]]], [[[0, 254]]]], ids=str)
+def test_dark_pictures_stay_dark(images):
+    images = np.array(images)
+    expected = images / 255 if images.dtype.kind == "i" else images
+    np.testing.assert_allclose(drawn(plot.show(images)), expected, atol=1e-6)
+
+
 def test_normalised_images_are_stretched_and_nan_is_black():
     images = np.full((2, 2, 2, 1), -2.0, np.float32)
     images[0, 0, 0], images[0, 0, 1], images[1, 1, 1] = 2.0, 0.0, np.nan

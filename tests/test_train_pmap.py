@@ -186,6 +186,23 @@ def test_every_device_and_step_has_a_key_of_its_own(example):
     assert len(Spy.keys) == len(set(Spy.keys)) == 2 * jax.local_device_count() == 16
 
 
+def test_a_step_learns_from_what_its_plans_show(example):
+    images, labels = map(shard, batch(16))
+    state, mixer = linear_state(), example.make_mixer("both", 1.0, "example")
+    w = jax.device_get(jax_utils.unreplicate(state)).params["w"]
+    losses, unmixed = [], []
+    for device in range(jax.local_device_count()):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), device)
+        plan = mixer.plan(key, images[device].shape)
+        logits = plan.images(images[device]).reshape(len(images[device]), -1) @ w
+        losses.append(plan.loss(example.cross_entropy, logits, labels[device]).mean())
+        logits = images[device].reshape(len(images[device]), -1) @ w
+        unmixed.append(plan.loss(example.cross_entropy, logits, labels[device]).mean())
+    _, (loss, _) = example.train_step(mixer, jax.random.key(0), state, images, labels)
+    assert abs(np.mean(losses) - np.mean(unmixed)) > 1e-3
+    np.testing.assert_allclose(loss, np.mean(losses), rtol=1e-5)
+
+
 def test_gradients_are_the_mean_over_the_devices(example):
     images, labels = batch(16)
     state, key = linear_state(), jax.random.key(0)
