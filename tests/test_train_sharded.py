@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -168,6 +169,24 @@ def test_a_step_learns_from_what_the_plan_shows(example, model):
         loss, accuracy = example.train_step(network, optimizer, plan, *split)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_allclose(accuracy, plan.accuracy(logits, labels).mean(), rtol=1e-5)
+
+
+def test_every_epoch_reads_the_examples_in_an_order_of_its_own(example, monkeypatch, tmp_path):
+    orders = []
+
+    def train_epoch(model, optimizer, mixer, key, data, batches, bar):
+        orders.append(batches.ravel())
+        return [0.0, 0.0]
+
+    monkeypatch.setattr(example, "start", lambda args: None)
+    monkeypatch.setattr(example, "train_epoch", train_epoch)
+    monkeypatch.setattr(example, "evaluate", lambda *args: [0.0, 0.0])
+    monkeypatch.setattr(example, "save", lambda *args: None)
+    monkeypatch.setattr(sys, "argv", ["train_sharded.py", "--epochs", "2", "--out", str(tmp_path)])
+    with jax.set_mesh(jax.make_mesh((8,), ("data",))):
+        example.main()
+    one, other = orders
+    assert len(set(one.tolist())) == len(one) == len(other) and not np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("count", [1, 16, 37])
