@@ -316,9 +316,10 @@ class Withheld(Pairing):
     """
 
     message: str = dataclasses.field(metadata=STATIC)
+    mutual = True  # Read by the constructor of a mixer that a draw makes of itself.
 
     def __getattribute__(self, name: str) -> Any:
-        if name == "message" or name.startswith("__"):
+        if name in ("message", "mutual") or name.startswith("__"):
             return super().__getattribute__(name)
         raise ValueError(self.message)
 

@@ -55,7 +55,7 @@ def shown(value: Any) -> str:
     """The repr of a value, in which an array is its dtype and shape, such as f32[8]."""
     if isinstance(value, tuple):
         return "(" + ", ".join(map(shown, value)) + ("," if len(value) == 1 else "") + ")"
-    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+    if not (hasattr(type(value), "shape") and hasattr(type(value), "dtype")):
         return repr(value)
     if value.shape == () and isinstance(value, np.ndarray | np.generic | jax.Array):
         try:

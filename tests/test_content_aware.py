@@ -156,6 +156,19 @@ def test_no_use_of_the_pairing_in_a_draw_for_several_rows(per, use):
 
 
 @pytest.mark.parametrize("per", ["example", "pair", "batch"])
+def test_a_draw_may_print_the_mixer_and_make_another_of_it(per):
+    class Curious(Mixer):
+        strength: float = 0.5
+
+        def draw(self, key, rows, spatial):
+            other = dataclasses.replace(self, strength=0.25)
+            assert "Curious(" in repr(self) and jax.tree.map(lambda leaf: leaf, other) == other
+            return None, jnp.full((rows,), other.strength)
+
+    np.testing.assert_array_equal(Curious(per=per).plan(jax.random.key(8), SHAPE).lam, 0.75)
+
+
+@pytest.mark.parametrize("per", ["example", "pair", "batch"])
 def test_a_draw_that_leaves_the_pairing_alone_may_hand_the_mixer_to_jit(per):
     plan = Jitted(0.25, per=per).plan(jax.random.key(5), SHAPE)
     np.testing.assert_array_equal(plan.lam, np.full(8, 0.75))
