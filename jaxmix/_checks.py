@@ -169,7 +169,8 @@ def number(where: str, argument: str, value: Any, wanted: str) -> Any:
         value = value.item()
     if isinstance(value, int | float):
         # One type, so that a program which was compiled for a float serves an int, too.
-        return float(value) if abs(value) < 2**1023 or isinstance(value, float) else math.inf
+        small = isinstance(value, float) or abs(value) < 2**1023
+        return float(value) if small else math.copysign(math.inf, value > 0 or -1)
     if getattr(value, "shape", None) == ():
         return value
     if hasattr(value, "shape") or isinstance(value, tuple | list):

@@ -55,13 +55,16 @@ def class_ids(where: str, argument: str, value: Any) -> jax.Array | np.ndarray:
     return value
 
 
-def checked_smoothing(where: str, value: Any, labels: jax.Array) -> Any:
-    """Label smoothing, for which regression targets [B, 1] have no use."""
+def checked_smoothing(where: str, value: Any, labels: jax.Array | np.ndarray) -> Any:
+    """Label smoothing; None, which is 0 under jit, too, for regression targets [B, 1]."""
+    regression = labels.ndim == 2 and labels.shape[1] == 1
+    if regression and value is None:
+        return None
     value = _checks.fraction(where, "smoothing", value, one=False)
-    if labels.ndim == 2 and labels.shape[1] == 1 and not (isinstance(value, float) and value == 0):
+    if regression and not (isinstance(value, float) and value == 0):
         wanted = "smoothing spreads over classes, and regression targets have none"
         raise _checks.value_error(where, wanted, labels)
-    return value
+    return None if regression else value
 
 
 def encode(

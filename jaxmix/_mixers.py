@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxmix import _checks, _pairing, _region
+from jaxmix import _checks, _labels, _pairing, _region
 from jaxmix._beta import float32, from_uniforms, uniforms
 from jaxmix._checks import ChannelAxis
 from jaxmix._composite import jit
@@ -80,7 +80,7 @@ class Mixer:
         if self.per == "pair" and not self.pairing.mutual:
             wanted = 'per="pair" needs the pairing "flip", whose partners are mutual'
             raise _checks.value_error(name, wanted, self.pairing)
-        for field in self._fields_of_rows() if self.per != "example" else ():
+        for field in self._fields_of_rows() if self._drawn_per != "example" else ():
             wanted = f'per must be "example" for {field}, the content of each row'
             raise _checks.value_error(name, wanted, self.per)
 
@@ -165,19 +165,14 @@ class Mixer:
         where = type(self).__name__
         _checks.key(where, key)
         images = _checks.array(where, "images", images)
-        if labels is not None:
-            labels = _checks.array(where, "labels", labels)
-            of = f"images {_checks.describe(images)}"
-            _checks.batch(where, "labels", labels, images.shape[0], of)
-        # "auto" is the last axis, even where C = H = W, which the plan alone could not tell.
-        layout = -1 if isinstance(channel_axis, str) and channel_axis == "auto" else channel_axis
-        # Messages name the call that the user made, not these.
-        with _checks.renamed(where, f"{where}.plan", "Plan.images", "Plan.labels"):
-            plan = self.plan(key, images.shape, channel_axis=channel_axis)
-            mixed = plan.images(images, channel_axis=layout)
-            if labels is None:
-                return mixed
-            return mixed, plan.labels(labels, num_classes=num_classes, smoothing=smoothing)
+        _checks.channel(where, images.shape, channel_axis, region=False)  # Before jit hashes it.
+        if labels is None:
+            return _mix(self, key, images, None, None, None, channel_axis)
+        labels = _labels.checked(where, "labels", labels, num_classes)
+        of = f"images {_checks.describe(images)}"
+        _checks.batch(where, "labels", labels, images.shape[0], of)
+        smoothing = _labels.checked_smoothing(where, smoothing, labels)
+        return _mix(self, key, images, labels, num_classes, smoothing, channel_axis)
 
     def __repr__(self) -> str:
         """The call that makes this mixer, without what is so by default."""
@@ -187,7 +182,8 @@ class Mixer:
             if name == "pairing" and isinstance(default, str):
                 default = _pairing.resolve(name, default)
             changed = type(value) is not type(default) or shown(value) != shown(default)
-            if field.init and changed:
+            arrays = any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(value))
+            if field.init and (changed or arrays):
                 given.append(f"{name}={shown(value)}")
         return f"{type(self).__name__}({', '.join(given)})"
 
@@ -206,8 +202,30 @@ class Mixer:
         return self.per
 
     def _paired(self, pairing: Pairing) -> "Mixer":
-        """The same mixer with another pairing."""
-        return replaced(self, pairing=pairing)
+        """The same mixer with another pairing, which the mixers in its fields have, too."""
+
+        def paired(value):
+            return value._paired(pairing) if isinstance(value, Mixer) else value
+
+        names = [f.name for f in dataclasses.fields(self) if not f.metadata.get("static")]
+        values = {name: getattr(self, name) for name in names} | {"pairing": pairing}
+        is_leaf = lambda value: isinstance(value, Mixer | Pairing)  # noqa: E731
+        return replaced(self, **jax.tree.map(paired, values, is_leaf=is_leaf))
+
+
+@functools.partial(jit, static_argnames=("num_classes", "channel_axis"))
+def _mix(mixer, key, images, labels, num_classes, smoothing, channel_axis):
+    """The three parts of a call, as one program."""
+    where = type(mixer).__name__
+    # "auto" is the last axis, even where C = H = W, which the plan alone could not tell.
+    layout = -1 if channel_axis == "auto" else channel_axis
+    with _checks.renamed(where, f"{where}.plan"):  # Messages name the call that the user made.
+        plan = mixer.plan(key, images.shape, channel_axis=channel_axis)
+    with _checks.renamed(where, "Plan.images", "Plan.labels"):
+        mixed = plan.images(images, channel_axis=layout)
+        if labels is None:
+            return mixed
+        return mixed, plan.labels(labels, num_classes=num_classes, smoothing=smoothing)
 
 
 @functools.partial(jit, static_argnames=("where", "shape", "channel_axis"))
@@ -215,13 +233,14 @@ def _plan(mixer, where, key, shape, channel_axis) -> Plan:
     """Draws the pairing, the regions and the opacities."""
     batch, channel = shape[0], _checks.channel(where, shape, channel_axis, region=False)
     spatial = _checks.spatial(shape, channel)
-    if mixer.pairing.random:
+    pairing = mixer.pairing
+    if pairing.random:
         pairing_key, key = jax.random.split(key)
-        mixer = mixer._paired(mixer.pairing.drawn(pairing_key, batch))
-    region, opacity = draw_rows(mixer, key, batch, spatial)
+        pairing = pairing.drawn(pairing_key, batch)
+    region, opacity = draw_rows(mixer._paired(pairing), key, batch, spatial)
     if region is not None:
         _checks.canvas(where, shape, channel_axis)
-    return assemble(mixer.pairing, region, opacity, batch, spatial)
+    return assemble(pairing, region, opacity, batch, spatial)
 
 
 def draw_rows(mixer: Mixer, key: jax.Array, batch: Any, spatial: tuple) -> Painted:
@@ -338,7 +357,7 @@ class CutMix(Mixer):
         if self.minmax is not None and self.box != "paper":
             raise _checks.value_error("CutMix", "minmax and box are mutually exclusive", self.box)
 
-    def draw(self, key, rows, spatial):
+    def draw(self, key, rows, spatial) -> Painted:
         """A box for each row, opaque."""
         name = type(self).__name__
         axes = _region.limited_axes(name, self.axes, spatial)
@@ -389,7 +408,7 @@ class MixUp(Mixer):
         if not isinstance(self.fold, bool):
             raise _checks.type_error("MixUp", "fold must be True or False", self.fold)
 
-    def draw(self, key, rows, spatial):
+    def draw(self, key, rows, spatial) -> Painted:
         """The partner everywhere, at a random opacity."""
         uniform = uniforms(key, rows, 2)
         lam = from_uniforms(uniform[:, 0], uniform[:, 1], float32(self.alpha))

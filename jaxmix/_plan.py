@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
 from jaxmix import _checks, _composite, _labels, _pairing, _region, _sharding
@@ -96,6 +97,7 @@ class Plan:
         if pairing.random:
             remedy = "pass Permutation(index), the partner of each row"
             raise _checks.value_error(where, "pairing must be drawn already", pairing, remedy)
+        _checks.channel(where, shape, channel_axis, region=False)
         spatial = () if region is None else _checks.canvas(where, shape, channel_axis)
         region = _region.checked(where, region, batch, spatial)
         if getattr(opacity, "shape", ()) == () and opacity is not None:
@@ -250,7 +252,7 @@ class Plan:
         channels = maps.ndim > 2 and 1 in (maps.shape[1], maps.shape[-1])
         if channels if self.spatial is None else maps.shape[1:] != self.spatial:
             wanted = f"maps must be [B, *spatial] with extents {self.spatial or 'of any size'}"
-            remedy = "squeeze a channel axis of 1"
+            remedy = "squeeze the channel axis of 1" if channels else ""
             raise _checks.value_error(where, wanted, maps, remedy)
         partners = self._partners(maps, donors)
         return _composite.choose(maps, partners, self.region, self.opacity)
@@ -325,9 +327,7 @@ class Plan:
         if logits.ndim != 2:
             raise _checks.value_error(where, "logits must be [B, K]", logits)
         labels, donors = self._both(where, "labels", labels, donors, _labels.class_ids)
-        pair = labels, self._partners(labels, donors)
-        own, others = (_labels.top_class(logits, ids) for ids in pair)
-        return mix(self._label_share(donors), own, others)
+        return _accuracy(self, logits, labels, donors)
 
     def only(self, valid: ArrayLike, *, donors: ArrayLike | None = None) -> "Plan":
         """The same plan, in which rows stay unmixed that are not valid or whose partner is not.
@@ -448,7 +448,7 @@ class Plan:
         blended, lam = "?", shown(self.lam)
         with contextlib.suppress(Exception):  # A repr raises nothing, whatever the leaves are.
             blended = blends(self.region, self.opacity)
-            lam = f"{np.asarray(self.lam).sum(dtype=np.float64).item() / len(self.lam):.3f} (mean)"
+            lam = f"{np.asarray(self.lam).sum(dtype=np.float64).item() / self.lam.size:.3f} (mean)"
         return (
             f"Plan(batch={self.batch}, spatial={self.spatial}, pairing={self.pairing!r}, "
             f"region={region}, blends={blended}, lam={lam})"
@@ -582,7 +582,9 @@ def _mixed_labels(plan, labels, donors, smoothing, num_classes):
     """Encodes both labels densely and mixes them."""
     others = plan._partners(labels, donors)
     own, others, columns = _labels.encode(labels, others, smoothing, num_classes)
-    return columns(mix(plan._label_share(donors)[:, None], own, others))
+    # Else XLA rewrites how lam was computed together with what is done with it, in some programs.
+    share = lax.optimization_barrier(plan._label_share(donors))
+    return columns(mix(share[:, None], own, others))
 
 
 @jit
@@ -592,3 +594,11 @@ def _only(plan, valid, donors):
     region, opacity = _region.switch_off(plan.region, plan.opacity, off)
     lam = jnp.where(off, 1.0, plan.lam)
     return Plan(plan.pairing, region, opacity, lam, plan.spatial, plan.batch)
+
+
+@jit
+def _accuracy(plan, logits, labels, donors):
+    """The mixed label's value at the top class."""
+    pair = labels, plan._partners(labels, donors)
+    own, others = (_labels.top_class(logits, ids) for ids in pair)
+    return mix(plan._label_share(donors), own, others)

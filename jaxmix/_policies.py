@@ -15,8 +15,7 @@ from jaxmix import _checks, _pairing, _region
 from jaxmix._beta import float32, uniforms
 from jaxmix._mixers import Mixer, check_mixer, draw_rows, for_each_row, number_of_draws
 from jaxmix._pairing import PairingField
-from jaxmix._pytree import replaced
-from jaxmix._region import Box, Mask
+from jaxmix._region import Box, Mask, Painted
 
 
 class _Policy(Mixer):
@@ -83,7 +82,7 @@ class RandomChoice(_Policy):
             self._set("probs", _probs(name, self.probs, len(self.mixers)))
         super().__post_init__()
 
-    def draw(self, key, rows, spatial):
+    def draw(self, key, rows, spatial) -> Painted:
         """Draws from every mixer, and chooses between what they drew row by row."""
         choice_key, *keys = jax.random.split(key, 1 + len(self.mixers))
         choice = self._choice(self._uniform(choice_key, rows))
@@ -91,11 +90,6 @@ class RandomChoice(_Policy):
         regions = _common_regions([region for region, _ in drawn], rows, spatial)
         opacities = _common_opacities([opacity for _, opacity in drawn], rows)
         return _chosen(choice, regions), _chosen(choice, opacities)
-
-    def _paired(self, pairing):
-        """The same policy with another pairing, which its mixers have, too."""
-        mixers = tuple(mixer._paired(pairing) for mixer in self.mixers)
-        return replaced(self, pairing=pairing, mixers=mixers)
 
     def _choice(self, uniform):
         """int32[rows]: the number of the mixer that is chosen."""
@@ -138,15 +132,11 @@ class RandomApply(_Policy):
         self._set("prob", _checks.fraction("RandomApply", "prob", self.prob))
         super().__post_init__()
 
-    def draw(self, key, rows, spatial):
+    def draw(self, key, rows, spatial) -> Painted:
         """Draws from the mixer, and empties the rows to which it is not applied."""
         apply_key, mixer_key = jax.random.split(key)
         off = self._uniform(apply_key, rows) >= float32(self.prob)
         return _region.switch_off(*draw_rows(self.mixer, mixer_key, rows, spatial), off)
-
-    def _paired(self, pairing):
-        """The same policy with another pairing, which its mixer has, too."""
-        return replaced(self, pairing=pairing, mixer=self.mixer._paired(pairing))
 
 
 def _probs(where: str, value: Any, count: int) -> Any:
@@ -163,9 +153,10 @@ def _probs(where: str, value: Any, count: int) -> Any:
         return value
     value = tuple(_checks.number(where, "each of probs", prob, "not negative") for prob in value)
     known = [prob for prob in value if isinstance(prob, float)]
-    small = any(not (prob == 0 or prob >= _checks.LEAST) for prob in known)
-    if small or sum(known) > _checks.LARGEST:
-        raise _checks.value_error(where, "probs must be finite and >= 0 in float32", value)
+    wanted = "probs must be finite and >= 0 in float32"
+    for prob in (*known, sum(known)):
+        if not (prob == 0 or _checks.LEAST <= prob <= _checks.LARGEST):
+            raise _checks.value_error(where, wanted, value if len(known) < 5 else prob)
     if len(known) == count and not sum(known) > 0:
         raise _checks.value_error(where, "probs must not all be zero", value)
     return value
