@@ -87,7 +87,9 @@ class Mixer:
     def draw(self, key: jax.Array, rows: Any, spatial: tuple) -> Painted:
         """Decides where the partner is painted, and how opaquely, for some rows.
 
-        `self.pairing` is the pairing of the plan, with everything drawn that is random.
+        `self.pairing` is the pairing of the plan, with everything drawn that is random. Under jit
+        the fields of `self` are tracers, so a jit inside of `draw` takes it as an argument that is
+        not static.
 
         Args:
             key: a PRNG key, consumed by this call.
@@ -204,13 +206,13 @@ class Mixer:
     def _paired(self, pairing: Pairing) -> "Mixer":
         """The same mixer with another pairing, which the mixers in its fields have, too."""
 
-        def paired(value):
-            return value._paired(pairing) if isinstance(value, Mixer) else value
+        def inner(value):
+            return isinstance(value, Mixer) and value is not self
 
-        names = [f.name for f in dataclasses.fields(self) if not f.metadata.get("static")]
-        values = {name: getattr(self, name) for name in names} | {"pairing": pairing}
-        is_leaf = lambda value: isinstance(value, Mixer | Pairing)  # noqa: E731
-        return replaced(self, **jax.tree.map(paired, values, is_leaf=is_leaf))
+        def paired(value):
+            return value._paired(pairing) if inner(value) else value
+
+        return replaced(jax.tree.map(paired, self, is_leaf=inner), pairing=pairing)
 
 
 @functools.partial(jit, static_argnames=("num_classes", "channel_axis"))
@@ -250,15 +252,16 @@ def draw_rows(mixer: Mixer, key: jax.Array, batch: Any, spatial: tuple) -> Paint
         for content in jax.tree.leaves(getattr(mixer, name)):
             content = _checks.array(where, name, content)
             _checks.batch(where, name, content, batch, "the images")
-    refusal = f'{where}: self.pairing needs per="example"; with per="{per}" rows share a draw'
-    drawing = mixer if per == "example" else mixer._paired(Withheld(refusal))
-    rows = number_of_draws(per, batch)
-    drawn = drawing.draw(key, rows, spatial)
+    pairing, rows = mixer.pairing, number_of_draws(per, batch)
+    if per != "example":
+        refusal = f'{where}: self.pairing needs per="example"; with per="{per}" rows share a draw'
+        mixer = mixer._paired(Withheld(type(pairing), refusal))
+    drawn = mixer.draw(key, rows, spatial)
     if not (isinstance(drawn, tuple) and len(drawn) == 2):
         raise _checks.type_error(where, "must return (region, opacity)", drawn)
     region = _region.checked(where, drawn[0], rows, spatial)
     opacity = _region.checked_opacity(where, drawn[1], rows)
-    return for_each_row((region, opacity), per, mixer.pairing, batch)
+    return for_each_row((region, opacity), per, pairing, batch)
 
 
 def number_of_draws(per: Per, batch: Any) -> Any:

@@ -309,18 +309,28 @@ class Neighbour(Pairing):
 
 @pytree()
 class Withheld(Pairing):
-    """Stands for the pairing in a draw that several rows share: any use of it raises.
+    """Stands for a pairing in a draw that several rows share: any use of it raises.
+
+    It passes for one of its kind, which a draw that makes another mixer of its own needs.
 
     Attributes:
+        kind: the type of the pairing.
         message: the error.
     """
 
+    kind: type[Pairing] = dataclasses.field(metadata=STATIC)
     message: str = dataclasses.field(metadata=STATIC)
-    mutual = True  # Read by the constructor of a mixer that a draw makes of itself.
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("message", "mutual") or name.startswith("__"):
+        if name in ("__class__", "mutual"):
+            return self.kind if name == "__class__" else self.kind.mutual
+        if name in ("kind", "message") or name.startswith("__"):
             return super().__getattribute__(name)
+        raise ValueError(self.message)
+
+    def __eq__(self, other: Any) -> bool:
+        if type(other) is Withheld:
+            return True
         raise ValueError(self.message)
 
 

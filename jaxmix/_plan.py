@@ -475,9 +475,8 @@ class Plan:
         """A static shape with the batch size of this plan."""
         shape = _checks.batched_shape(where, shape)
         if shape[0] != self._size(where):
-            raise _checks.value_error(
-                where, f"the plan was made for a batch of {self.batch}", shape
-            )
+            wanted = f"the plan was made for a batch of {self.batch}"
+            raise _checks.value_error(where, wanted, shape)
         return shape
 
     def _both(self, where, argument, value, donors, check=_checks.array, *, like=False):

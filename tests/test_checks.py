@@ -1223,8 +1223,51 @@ def test_errors_of_other_calls_keep_their_name():
         def draw(self, key, rows, spatial):
             return None, symmetric_beta(key, -1.0, (rows,))
 
+    class Other(Mixer):
+        def draw(self, key, rows, spatial):
+            Plan.of((rows, 4), "flip", opacity=0.5).images([1.0])
+            return None, None
+
     with pytest.raises(ValueError, match=r"^symmetric_beta: alpha must be positive"):
         Own()(jax.random.key(0), IMAGES)
+    with pytest.raises(TypeError, match=r"^Plan\.images: images must be an array, got list"):
+        Other()(jax.random.key(0), IMAGES)
+
+
+@pytest.mark.parametrize(
+    "labels, num_classes, smoothing",
+    [([0] * 8, 5, 0), (LABELS, None, 0), (LABELS[:4], 5, 0), (LABELS, 5, 1.0)],
+    ids=["list", "no-classes", "batch", "smoothing"],
+)
+def test_labels_are_checked_before_anything_is_drawn(labels, num_classes, smoothing):
+    class Never(Mixer):
+        def draw(self, key, rows, spatial):
+            raise AssertionError("drawn")
+
+    never = Never()
+    with pytest.raises((TypeError, ValueError), match=r"^Never: "):
+        never(jax.random.key(0), IMAGES, labels, num_classes=num_classes, smoothing=smoothing)
+
+
+def test_the_channel_axis_is_checked_without_a_region_too():
+    with pytest.raises(ValueError, match=r'^Plan\.of: channel_axis must be "auto".*\'last\''):
+        Plan.of(SHAPE, "flip", opacity=0.5, channel_axis="last")
+
+
+def test_a_batch_that_was_asked_for_is_not_squeezed():
+    """The remedy is for a channel axis of 1, and there is none."""
+    with pytest.raises(ValueError, match=r"Plan\.maps: maps must be") as raised:
+        plan(jax.random.key(0)).maps(np.zeros((8, 10, 12), np.int32))
+    assert "squeeze" not in str(raised.value)
+
+
+@pytest.mark.parametrize("bad", [-(10**400), 10**400, -1e300, -0.25], ids=["-big", "big", "-", "q"])
+def test_the_bad_one_of_many_probs_is_named(bad):
+    probs = [0.125] * 29 + [bad]
+    with pytest.raises(ValueError, match="probs must be finite and >= 0") as raised:
+        RandomChoice([CutMix()] * 30, probs=probs)
+    shown = {10**400: "inf", -(10**400): "-inf"}.get(bad, str(bad))
+    assert str(raised.value).endswith(f"got {shown}")
 
 
 @pytest.mark.parametrize("grid", [0, -1, 1.5, [0, 1]], ids=str)

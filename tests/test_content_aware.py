@@ -105,6 +105,25 @@ def test_beside_other_mixers():
     np.testing.assert_array_equal(np.asarray(plan.region.painted), expected(plan.partner))
 
 
+class Wrapped(Mixer):
+    """A user's own mixer of mixers, which are fields and in a list of one."""
+
+    first: Mixer
+    others: tuple
+
+    def draw(self, key, rows, spatial):
+        """What the two paint together."""
+        drawn = [mixer.draw(key, rows, spatial)[0].painted for mixer in (self.first, *self.others)]
+        return Mask(drawn[0] & drawn[1]), None
+
+
+@every_pairing
+def test_in_a_mixer_of_mixers_of_ones_own(pairing):
+    bright = Brighter(content=CONTENT)
+    plan = Wrapped(bright, [bright], pairing=pairing).plan(jax.random.key(9), SHAPE)
+    np.testing.assert_array_equal(plan.region.painted, expected(plan.partner))
+
+
 def test_content_may_be_a_pytree():
     level = np.linspace(0, 1, 8, dtype=np.float32)
     plan = Related(content={"level": level}, pairing="roll").plan(jax.random.key(3), SHAPE)
@@ -141,6 +160,37 @@ def test_content_of_rows_needs_a_draw_for_each(per):
         Brighter(content=CONTENT, per=per)
     assert type(raised.value) is ValueError
     assert Brighter(per=per).per == per, "without content there is nothing to mistake"
+
+
+def test_a_policy_for_the_batch_may_have_content_of_rows():
+    """It draws for each row, whatever the granularity of what it decides itself."""
+
+    class Gated(RandomApply):
+        content: jax.Array | np.ndarray | None = dataclasses.field(default=None, metadata=ROWS)
+
+        def draw(self, key, rows, spatial):
+            region, opacity = super().draw(key, rows, spatial)
+            return Mask(region.painted & (self.pairing.take(self.content) > 0.5)), opacity
+
+    mixer = Gated(Brighter(content=CONTENT), prob=1.0, content=CONTENT, per="batch")
+    plan = mixer.plan(jax.random.key(10), SHAPE)
+    theirs = CONTENT[np.asarray(plan.partner)]
+    np.testing.assert_array_equal(plan.region.painted, (theirs > CONTENT) & (theirs > 0.5))
+
+
+@pytest.mark.parametrize("per", ["pair", "batch"])
+def test_a_withheld_pairing_is_of_its_kind(per):
+    """So that a draw is not misled, and cannot compare what it must not use."""
+
+    class Comparing(Mixer):
+        def draw(self, key, rows, spatial):
+            assert isinstance(self.pairing, Flip) and not isinstance(self.pairing, Roll)
+            assert self.pairing.mutual
+            return None, jnp.full((rows,), 0.5 if self.pairing == Flip() else 0.25)
+
+    with pytest.raises(ValueError, match=r"Comparing\.draw: self\.pairing .*example"):
+        Comparing(per=per).plan(jax.random.key(11), SHAPE)
+    assert Comparing().plan(jax.random.key(11), SHAPE).lam[0] == 0.5
 
 
 @pytest.mark.parametrize("use", ["take", "partner", "own", "random", "groups"])

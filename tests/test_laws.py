@@ -699,6 +699,18 @@ def test_eager_is_jit_with_one_lambda_for_the_batch(alpha, seed):
     assert_same(mixer(fresh(seed), images), eager)
 
 
+@pytest.mark.parametrize("rows", [4, 8])
+@pytest.mark.parametrize("fold", [False, True])
+def test_eager_is_jit_with_dense_labels(fold, rows):
+    """A compiler rewrote how lambda is computed together with what is done with it: jax 0.12."""
+    mixer = MixUp(0.4, per="batch", fold=fold)
+    labels = jax.nn.softmax(jax.random.normal(fresh(2), (rows, 4)))
+    batch = jax.random.uniform(fresh(1), (rows, 6, 6, 3)), labels
+    eager = call(mixer, fresh(), *batch)
+    for mix in (jax.jit(call), by_plan, jax.jit(by_plan)):
+        assert_same(tuple(mix(mixer, fresh(), *batch)[-2:]), eager)
+
+
 @few_mixers
 def test_eager_is_jit_with_the_mixer_static_or_closed_over(name):
     mixer, batch = make(name), images_and_labels()

@@ -162,6 +162,16 @@ def test_repr_of_unusual_classes():
             super().__init__()
             self._set("power", 2.0**exponent)
 
+    class Listed(Mixer):
+        weights: tuple = (0.5, 0.5)
+        table: np.ndarray | None = dataclasses.field(default_factory=lambda: np.zeros(2))
+
+        def draw(self, key, rows, spatial):
+            return None, None
+
+    assert repr(Listed()) == "Listed(table=f64[2])"
+    text = "Listed(weights=(f32[2], f32[2]), table=f64[2])"
+    assert repr(Listed((np.ones(2, "f4"), np.ones(2, "f4")))) == text
     assert repr(Required(power=2.0, pairing=Roll(3))) == (
         "Required(power=2.0, pairing=Roll(shift=3))"
     )

@@ -177,6 +177,8 @@ def test_the_repr_of_a_plan_is_one_line():
     assert "region=None, blends=True" in repr(MixUp().plan(fresh(), (4, 6)))
     assert "lam=f32[0]" in repr(MixUp().plan(fresh(), (0, 6)))
     assert "lam=(4,)" in repr(jax.tree.map(lambda leaf: leaf.shape, mask))
+    stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), plan, plan, plan)
+    assert repr(stack) == expected
     assert "\n" not in repr(mask) + repr(RandomApply(CutMix()).plan(fresh(), (300, 9, 9, 1)))
 
 
@@ -776,6 +778,18 @@ def test_accuracy_of_ids_in_any_integer():
         with jax.enable_x64(True):
             credit = plan.accuracy(jnp.eye(2), jnp.array([none, 1], dtype))
         assert credit.dtype == jnp.float32 and credit.tolist() == [0, 1]
+
+
+def test_nothing_is_sent_to_the_device():
+    """Numbers of Python's would be, unless they are part of a program."""
+    plan = MixUp().plan(fresh(), (5, 4))  # The row in the middle is its own partner.
+    rows, labels = jnp.ones((5, 4)), jnp.arange(5) % 4
+    valid, smoothing = jnp.ones(5, bool), jnp.float32(0.1)
+    with jax.transfer_guard("disallow"):
+        plan.images(rows)
+        plan.labels(labels, num_classes=4, smoothing=smoothing)
+        plan.accuracy(rows, labels)
+        plan.only(valid)
 
 
 # Only the valid rows, and the plan of a slice of the batch.

@@ -610,3 +610,15 @@ def test_the_number_of_processes_does_not_matter(tmp_path):
             alone = devices.exchanged(devices.mesh_of(8, axis_type))
             neighbour = hashlib.sha256(alone.tobytes()).hexdigest()
             assert digests[0][f"{axis_type}-neighbour"] == neighbour
+
+
+def test_an_eager_call_stays_on_the_device_of_its_images():
+    """Wherever the key is, and labels of another device are refused as jit refuses them."""
+    images, labels = batch()[:2]
+    there, elsewhere = jax.devices()[3], jax.devices()[5]
+    images = jax.device_put(images, there)
+    mixer = both("flip")
+    mixed, mixed_labels = mixer(fresh(), images, labels, num_classes=CLASSES)
+    assert mixed.devices() == mixed_labels.devices() == {there}
+    with pytest.raises(ValueError, match="incompatible devices"):
+        mixer(fresh(), images, jax.device_put(labels, elsewhere), num_classes=CLASSES)

@@ -26,6 +26,14 @@ class Salient(Mixer):
         return Mask(theirs > self.saliency + self.threshold), None
 
 
+class Faint(CutMix):
+    """A box at half the opacity."""
+
+    def draw(self, key, rows, spatial):
+        """The box of CutMix, with an opacity."""
+        return super().draw(key, rows, spatial)[0], jnp.full((rows,), 0.5)
+
+
 key, images, labels = jax.random.key(0), jnp.zeros((8, 32, 32, 3)), jnp.arange(8)
 maybe: jax.Array | None = labels if labels.size else None
 mixer = RandomChoice([CutMix(1, per="batch"), MixUp(np.float32(0.2))], probs=[0.5, 0.5])
