@@ -190,8 +190,7 @@ def clip(box: Box, spatial: tuple) -> Box:
 def settle(region: Box | Mask, spatial: tuple) -> tuple[Box | Mask, jax.Array]:
     """The region within the image, as a plan holds it, and float32[B], the original's share.
 
-    The count of pixels is an exact integer up to 2^24, and so is the share's numerator. The
-    denominator is written as a sum because XLA divides by a constant inexactly.
+    The count of pixels is an exact integer up to 2^24, and so is the share's numerator.
     """
     if isinstance(region, Mask):
         soft, axes = region.painted.dtype != jnp.bool_, tuple(range(1, region.painted.ndim))
@@ -201,7 +200,16 @@ def settle(region: Box | Mask, spatial: tuple) -> tuple[Box | Mask, jax.Array]:
         region, lost = clip(region, spatial), jnp.any(region.stop == LOST, axis=1)
         count = jnp.prod((region.stop - region.start).astype(jnp.float32), axis=1)
     kept = math.prod(spatial) - count
-    return region, jnp.where(lost, jnp.nan, kept / (kept + count))
+    # The denominator is written as a sum because XLA divides by a constant inexactly. The division
+    # of a GPU is off by a unit in the last place, which is a pixel of many.
+    share, total = kept / (kept + count), kept + count
+    share = lax.platform_dependent(share, kept, total, cpu=lambda share, *_: share, default=refined)
+    return region, jnp.where(lost, jnp.nan, share)
+
+
+def refined(quotient: jax.Array, dividend: jax.Array, divisor: jax.Array) -> jax.Array:
+    """A quotient that is nearly right, after one step of Newton's method."""
+    return quotient + (dividend - quotient * divisor) / divisor
 
 
 def inside(box: Box, shape: tuple, axes: tuple[int, ...], stretch: int = 1) -> jax.Array:

@@ -1,0 +1,174 @@
+"""The laws of mixing, as a check for a mixer of your own."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxmix import _checks
+from jaxmix._checks import ChannelAxis
+from jaxmix._mixers import CutMix, Mixer, MixUp, Per, check_mixer
+from jaxmix._plan import Plan
+from jaxmix._policies import RandomApply, RandomChoice
+from jaxmix._pytree import replaced
+
+DTYPES = ("float32", "bfloat16", "float16", "uint8", "int32", "bool")
+Finding = tuple[str, Any, Any, Any]  # What it is about, what was found, expected, and how exactly.
+
+
+def check(
+    mixer: Mixer,
+    *,
+    shape: tuple[int, ...] = (8, 6, 5, 3),
+    channel_axis: ChannelAxis = "auto",
+    key: jax.Array | None = None,
+) -> None:
+    """Runs the laws that every mixer obeys, for your own, as scikit-learn's `check_estimator` does.
+
+    The laws, under the names by which errors call them:
+
+    - "labels match pixels": the weight of a class in the mixed label is the share of its image in
+      the mixed pixels, and rows of labels sum to 1, smoothed or not.
+    - "granularity": the rows of a batch, or the two of a pair, are drawn alike if `per` says so.
+    - "bits and dtypes": pixels that show one image alone have its bits, whatever the other one
+      holds there; others are the weighted mean, rounded once; images keep their dtype.
+    - "pure": the same key gives the same result again, under `jax.jit`, from a call and, within
+      rounding, under `jax.vmap` and split over the devices that are there.
+
+    The first two hold for each granularity that the mixer allows, and in a `RandomChoice` and a
+    `RandomApply`, too.
+
+    Args:
+        mixer: the mixer.
+        shape: the static shape of the images to try it on.
+        channel_axis: -1, 1, None for no channel axis, or "auto"; see `Mixer.plan`.
+        key: a PRNG key, typed or raw; `jax.random.key(0)` by default.
+
+    Raises:
+        AssertionError: if a law does not hold; it says which, for which input and by how much.
+        TypeError: if an argument has the wrong type.
+        ValueError: if the shape does not suit the mixer.
+
+    Example:
+        >>> import jax, jaxmix, jaxmix.testing
+        >>> class Half(jaxmix.Mixer):
+        ...     def draw(self, key, rows, spatial):
+        ...         return None, jax.numpy.full((rows,), 0.5)
+        >>> jaxmix.testing.check(Half(), shape=(4, 8, 8, 3))
+    """
+    where = "testing.check"
+    check_mixer(where, "mixer", mixer)
+    shape = _checks.batched_shape(where, shape)
+    key = jax.random.key(0) if key is None else key
+    _checks.key(where, key)
+    others = CutMix(pairing=mixer.pairing), MixUp(pairing=mixer.pairing)
+    policy = RandomApply(RandomChoice((mixer, *others), probs=(0.6, 0.2, 0.2)), 0.8)
+    for variant in (mixer, *_granularities(mixer), policy):
+        trial = shape, {"channel_axis": channel_axis}
+        plan = variant.plan(jax.random.clone(key), shape, channel_axis=channel_axis)
+        laws = {
+            "labels match pixels": _labels_match_pixels(plan, *trial),
+            "granularity": _drawn_alike(plan, variant),
+        }
+        if variant is mixer:
+            laws["bits and dtypes"] = _bits_and_dtypes(plan, *trial)
+            laws["pure"] = _pure(mixer, key, *trial)
+        for name, findings in laws.items():
+            for finding in findings:
+                _compare(f"{where}: the law {name!r} does not hold for {variant!r}", *finding)
+
+
+def _granularities(mixer: Mixer) -> list[Mixer]:
+    """The same mixer with each granularity that it allows."""
+    if any(field.metadata.get("rows") for field in dataclasses.fields(mixer)):
+        return []  # Content of each row needs a draw for each.
+    allowed = [per for per in get_args(Per) if per != "pair" or mixer.pairing.mutual]
+    return [replaced(mixer, per=per) for per in allowed if per != mixer.per]
+
+
+def _labels_match_pixels(plan: Plan, shape: tuple, layout: dict) -> Iterator[Finding]:
+    rows = shape[0]
+    each_row = np.eye(rows, dtype=np.float32).reshape(rows, rows, *[1] * len(shape[1:]))
+    mixed = [plan.images(np.broadcast_to(x, shape), **layout) for x in each_row]
+    painted = np.asarray(mixed, np.float64).reshape(rows, rows, -1).mean(2).T
+    labels = np.asarray(plan.labels(jnp.arange(rows), num_classes=rows, smoothing=0.1), np.float64)
+    yield "labels with smoothing=0.1", labels, 0.9 * painted + 0.1 / rows, 2**-20
+    yield "their sums", labels.sum(1), np.ones(rows), 2**-22
+
+
+def _drawn_alike(plan: Plan, mixer: Mixer) -> Iterator[Finding]:
+    if isinstance(mixer, RandomApply | RandomChoice):
+        return  # The mixers in them keep their own granularity.
+    first = {"pair": np.asarray(plan.partner), "batch": np.zeros(plan.batch, int)}
+    for drawn in map(np.asarray, jax.tree.leaves((plan.region, plan.opacity, plan.lam))):
+        yield "what is drawn", drawn, drawn[first.get(mixer.per, ...)], 0
+
+
+def _bits_and_dtypes(plan: Plan, shape: tuple, layout: dict) -> Iterator[Finding]:
+    rng, partner = np.random.default_rng(0), np.asarray(plan.partner)
+    share = np.asarray(plan.weights(shape, **layout), np.float64)
+    channel = _checks.channel("", shape, **layout, region=False)
+    share = share if channel is None else np.expand_dims(share, channel)
+    alone = (share == 0) | (share == 1)
+    for dtype in map(jnp.dtype, DTYPES[: None if alone.all() else -1]):
+        floats = jnp.issubdtype(dtype, jnp.floating)
+        special = [np.nan, np.inf, -0.0, 0.1, 1, 9] if floats else range(256)
+        own = rng.choice(np.array(special).astype(dtype), shape)
+        mixed, other = np.asarray(plan.images(own, **layout)), own[partner]
+        kept = np.where(alone, np.where(share == 0, other, own), mixed)
+        yield f"{dtype} images, where one is shown", mixed, kept, 0
+        with np.errstate(invalid="ignore"):
+            mean = share * own.astype(np.float64) + (1 - share) * other.astype(np.float64)
+        found, mean = (np.where(alone, 0, x.astype(np.float64)) for x in (mixed, mean))
+        unit = 9 * float(jnp.finfo(dtype).eps) if floats else 0.501
+        yield f"{dtype} images, where both are shown", found, mean, unit
+
+
+def _pure(mixer: Mixer, key: jax.Array, shape: tuple, layout: dict) -> Iterator[Finding]:
+    images = np.random.default_rng(0).uniform(0.1, 1, shape).astype(np.float32)
+    how = {"num_classes": shape[0]}
+
+    def keys():  # New ones each time, for `jax_debug_key_reuse`.
+        return jax.random.split(jax.random.clone(key))
+
+    def step(key, images):
+        plan = mixer.plan(key, shape, **layout)
+        return plan, plan.images(images, **layout), plan.labels(jnp.arange(shape[0]), **how)
+
+    first, second = (step(key, images) for key in keys())
+    yield "the same key again", step(keys()[0], images), first, 0
+    yield "under jax.jit", jax.jit(step)(keys()[0], images), first, 0
+    call = mixer(keys()[0], images, jnp.arange(shape[0]), **how, **layout)
+    yield "a call", call, first[1:], 0
+    both = jax.tree.map(lambda *leaves: np.stack(leaves), first, second)
+    yield "under jax.vmap", jax.vmap(step, (0, None))(keys(), images), both, 2**-22
+    count = max(n for n in range(1, jax.device_count() + 1) if shape[0] % n == 0)
+    mesh = jax.make_mesh((count,), ("rows",), (AxisType.Auto,), devices=jax.devices()[:count])
+    split = jax.device_put(images, NamedSharding(mesh, PartitionSpec("rows")))
+    plan, *mixed = jax.jit(step)(keys()[0], split)
+    yield f"the plan on {count} devices", plan, first[0], 0
+    yield f"images and labels on {count} devices", mixed, [*first[1:]], 2**-22
+
+
+def _compare(message: str, what: str, found: Any, expected: Any, tolerance: float) -> None:
+    """Raises unless two trees of arrays are the same: to the bit, or within a tolerance."""
+    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        one, other = np.asarray(one), np.asarray(other)
+        if (one.dtype, one.shape) != (other.dtype, other.shape):
+            got, wanted = _checks.describe(one), _checks.describe(other)
+            raise AssertionError(f"{message}: {what}: {got} instead of {wanted}")
+        if tolerance:
+            same = np.isclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
+        else:
+            bits = (np.ascontiguousarray(x)[..., None].view(np.uint8) for x in (one, other))
+            same = np.equal(*bits).all(-1)
+        if not same.all():
+            place = tuple(map(int, np.argwhere(~same)[0]))
+            raise AssertionError(
+                f"{message}: {what}: {one[place]} instead of {other[place]} at {place}; "
+                f"{(~same).sum()} of {same.size} elements differ"
+            )
