@@ -187,7 +187,7 @@ LIBRARIES = (
         "Returns two class ids and a lambda per row. They are combined as its documentation says, "
         "with use_correct_lambda=True. Its MixUp draws uniform lambdas, as documented.",
     ),
-    Library("naive JAX", naive, ("jit",), note="Its alpha is 1: lambda was never exactly 0 or 1."),
+    Library("naive JAX", naive, ("jit",), note="Its alpha is 1, so lambda is hardly ever 0 or 1."),
 )
 
 
@@ -432,10 +432,15 @@ def columns(only):
         yield from (Column(library, method, mix) for method in methods)
 
 
+def missing(column):
+    """Return whether the library could not be imported."""
+    return isinstance(column.mix, ImportError)
+
+
 def judge(column, case, law):
     """Apply a case of a law to a column."""
-    if isinstance(column.mix, ImportError):
-        return Finding("not installed", str(column.mix))
+    if missing(column):
+        return Finding("not installed")
     try:
         wrong = law(column)
     except DoesNotApply as reason:
@@ -480,12 +485,13 @@ def report(results):
     table = [f"| law | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for name in LAWS:
         table.append(f"| {name} | {' | '.join(cell(judged[name]) for _, judged in results)} |")
-    notes = [f"- {c.library.name}: {c.library.note}" for c, _ in results if c.library.note]
+    notes = {c.library.name: c.mix if missing(c) else c.library.note for c, _ in results}
+    notes = [f"- {name}: {note}" for name, note in notes.items() if note]
     parts = [
         [", ".join(versions), "", "Refused: the library raises. -: the law does not apply."],
         table,
         ["Breaks:", "", *(list(lines(results, "broken")) or ["None."])],
-        ["Remarks:", "", *lines(results, "refused", "-", "not installed"), *dict.fromkeys(notes)],
+        ["Remarks:", "", *lines(results, "refused", "-"), *notes],
     ]
     return "\n\n".join("\n".join(part) for part in parts)
 

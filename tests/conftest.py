@@ -7,7 +7,9 @@ alone runs them under JAX's defaults, as a reader would. They hold under both.
 
 import os
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Before jax is imported: it reads this only once.
+# Before jax is imported: it reads these only once.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # Workers share an accelerator.
 
 import hypothesis
 import jax
@@ -28,11 +30,16 @@ hypothesis.settings.load_profile("jaxmix")
 collect_ignore = ["golden", "benchmarks", "mutations", "user_types.py"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _clear_caches():
-    """Lets go of a module's compiled programs.
+# What a compiler makes of a program is seen here; elsewhere its optimisations take longer than they
+# save. `JAX_DISABLE_MOST_OPTIMIZATIONS=0` has every program optimised.
+OPTIMISED = ("test_compiled", "test_golden", "test_laws_pure", "test_sharding_traffic")
 
-    A process that keeps those of all modules grows to five gigabytes, and slow.
-    """
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs(request):
+    """Lets go of a module's compiled programs: a process that keeps all of them grows and slows."""
+    name = getattr(request.module, "__name__", "")
+    if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+        jax.config.update("jax_disable_most_optimizations", name not in OPTIMISED)
     yield
     jax.clear_caches()

@@ -9,7 +9,8 @@ import sys
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from helpers import mesh_of
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomChoice, Roll
 
@@ -26,14 +27,6 @@ def images():
     """A batch with both zeros in it."""
     values = np.random.default_rng(0).random(SHAPE, np.float32)
     return np.where(values < 0.3, np.float32(-0.0), values)
-
-
-def mesh_of(devices, axis_type):
-    """A mesh of the first devices, over all processes."""
-    axis_types = (getattr(AxisType, axis_type),)
-    return jax.make_mesh(
-        (devices,), ("batch",), axis_types=axis_types, devices=jax.devices()[:devices]
-    )
 
 
 def on_mesh(array, mesh):

@@ -6,7 +6,7 @@ import inspect
 import pathlib
 import sys
 
-import programs
+import helpers
 import pytest
 
 import jaxmix
@@ -288,5 +288,5 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 3)
 print(jax.device_count())
 """
-    printed, _ = programs.run("-c", program)
+    printed, _ = helpers.run("-c", program)
     assert printed.split() == ["3"]

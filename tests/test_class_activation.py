@@ -1,20 +1,20 @@
 """The class-activation example: a run, and that its maps and figures are what they are called."""
 
+import helpers
 import jax
 import numpy as np
-import programs
 import pytest
 
-EXAMPLE = programs.example("class_activation")
+EXAMPLE = helpers.example("class_activation")
 
 
 @pytest.fixture(scope="module")
 def example():
-    return programs.load(EXAMPLE)
+    return helpers.load(EXAMPLE)
 
 
 def test_a_short_run_prints_its_tables_and_leaves_its_pictures(tmp_path):
-    printed, _ = programs.run(EXAMPLE, "--epochs", 1, "--out", tmp_path)
+    printed, _ = helpers.run(EXAMPLE, "--epochs", 1, "--out", tmp_path)
     rows = [line.strip("| ").split(" | ") for line in printed.splitlines() if "|" in line]
     assert [row[0] for row in rows[2:5]] == ["none", "mixup", "cutmix"]
     along = [row for row in rows if row[0] in ("CutMix", "MixUp")]
@@ -26,7 +26,7 @@ def test_a_short_run_prints_its_tables_and_leaves_its_pictures(tmp_path):
 
 def test_bad_arguments_are_refused(tmp_path):
     options = "--dataset", "fashion-mnist", "--data-dir", tmp_path
-    _, errors = programs.run(EXAMPLE, *options, code=2)
+    _, errors = helpers.run(EXAMPLE, *options, code=2)
     assert "apt install dataset-fashion-mnist" in errors
 
 

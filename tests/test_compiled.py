@@ -5,10 +5,11 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from benchmarks.compiling import equations
 
-from jaxmix import CutMix, MixUp, RandomApply, RandomChoice
+from jaxmix import CutMix, Mask, MixUp, RandomApply, RandomChoice, _region
 
 ROWS, CLASSES = 128, 1000
 LAYOUTS = {"NHWC": ((ROWS, 224, 224, 3), -1), "NCHW": ((ROWS, 3, 224, 224), 1)}
@@ -133,3 +134,22 @@ def test_each_mixer_and_policy_draws_once(mixer, draws):
     key, images, _ = abstract()
     jaxpr = jax.make_jaxpr(lambda key: mixer.plan(key, images.shape))(key)
     assert primitives(jaxpr.jaxpr).count("random_bits") == draws
+
+
+@pytest.mark.parametrize("pixels", [2**24 - 3, 4096 * 4095, 2**23 + 9, 224 * 224])
+def test_a_quotient_that_is_off_by_a_unit_is_refined(pixels):
+    """As a GPU divides; what is fused as it is there counts every pixel."""
+    kept = np.random.default_rng(0).integers(0, pixels + 1, 100_000).astype(np.float32)
+    right = (kept / np.float64(pixels)).astype(np.float32)
+    for off in (np.float32(-1), np.float32(2)):
+        given = np.nextafter(right, off)
+        share = jax.jit(_region.refined)(given, kept, np.full_like(kept, pixels))
+        assert np.array_equal(np.rint(np.asarray(share, np.float64) * pixels), kept)
+    assert pixels < 2**23 or not np.array_equal(np.rint(given * np.float64(pixels)), kept)
+
+
+@pytest.mark.parametrize("platform, divisions", [("cpu", 1), ("cuda", 2), ("tpu", 2)])
+def test_a_share_is_refined_on_accelerators_alone(platform, divisions):
+    settle = jax.jit(lambda painted: _region.settle(Mask(painted), (4, 3))[1])
+    exported = jax.export.export(settle, platforms=[platform])(np.ones((2, 4, 3), bool))
+    assert exported.mlir_module().count("stablehlo.divide") == divisions

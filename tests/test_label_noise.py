@@ -3,22 +3,22 @@
 import csv
 import re
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
-import programs
 import pytest
 
-EXAMPLE = programs.example("label_noise")
+EXAMPLE = helpers.example("label_noise")
 
 
 @pytest.fixture(scope="module")
 def example():
-    return programs.load(EXAMPLE)
+    return helpers.load(EXAMPLE)
 
 
 def run(folder, *options, code=0):
-    return programs.run(EXAMPLE, "--out", folder, *options, code=code)
+    return helpers.run(EXAMPLE, "--out", folder, *options, code=code)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from helpers import boxes, fresh, mesh_of, numbers
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmix import (
     Box,
@@ -196,11 +197,6 @@ def enable_x64():
     return (jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64)(True)
 
 
-def fresh(seed=0, impl=None):
-    """A key that nobody has used yet: `jax_debug_key_reuse` follows each key object."""
-    return jax.random.key(seed, impl=impl)
-
-
 def make(name, *, per="example", pairing="flip"):
     """A mixer of the list."""
     return MIXERS[name](per=per, pairing=PAIRINGS[pairing])
@@ -220,14 +216,6 @@ def noise(shape, dtype, seed=0):
         numbers = np.where(numbers != numbers, dtype.type(1), numbers)  # No signalling NaN.
     special = np.array([np.nan, np.inf, -np.inf, -0.0]).astype(dtype)
     return np.where(rng.random(shape) < 0.4, rng.choice(special, shape), numbers)
-
-
-def numbers(shape, dtype="float32", seed=0):
-    """Everyday pixels."""
-    rng = np.random.default_rng(seed)
-    if jnp.issubdtype(dtype, jnp.floating):
-        return rng.uniform(0.1, 1.0, shape).astype(jnp.dtype(dtype))
-    return rng.integers(0, 256, shape).astype(dtype)
 
 
 def context(case):
@@ -321,13 +309,6 @@ def test_weights_are_what_the_painting_left(case):
     assert weights.shape == (case.rows, *case.spatial)
     assert weights.dtype == jnp.float32
     np.testing.assert_allclose(np.asarray(weights, np.float64), 1 - share, rtol=0, atol=2**-22)
-
-
-def boxes(rows, spatial, seed=0):
-    """Boxes of every size inside an image."""
-    rng = np.random.default_rng(seed)
-    corners = rng.integers(0, np.array(spatial) + 1, (2, rows, len(spatial)))
-    return corners.min(0).astype(np.int32), corners.max(0).astype(np.int32)
 
 
 @pytest.mark.parametrize(
@@ -938,14 +919,6 @@ def test_numpy_inputs_are_read_not_written(name):
 
 
 # 6. Device-count invariant.
-
-
-def mesh_of(devices, axis_type):
-    """A mesh of some of the simulated devices."""
-    axis_types = (getattr(AxisType, axis_type),)
-    return jax.make_mesh(
-        (devices,), ("batch",), axis_types=axis_types, devices=jax.devices()[:devices]
-    )
 
 
 def signed_zeros():

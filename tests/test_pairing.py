@@ -9,6 +9,7 @@ import optax
 import pytest
 import reference
 import scipy.stats
+from helpers import fresh
 from jax.sharding import AxisType, PartitionSpec
 
 import jaxmix
@@ -40,11 +41,6 @@ TABLES = {  # A pairing of 8 rows, and everybody's partner.
     "permutation": (Permutation(np.array(INDEX, np.int32)), INDEX),
 }
 every_table = pytest.mark.parametrize("name", TABLES)
-
-
-def fresh(seed=0):
-    """A key that nobody has used yet: `jax_debug_key_reuse` follows each key object."""
-    return jax.random.key(seed)
 
 
 def partners(pairing, rows, seed=0):

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 import reference
+from helpers import boxes, fresh, numbers
 
 from jaxmix import (
     Box,
@@ -30,26 +31,6 @@ from jaxmix import (
 SHAPE = (5, 6, 5, 3)
 FADED = np.array([0.0, 0.25, 0.5, 0.75, 1.0], np.float32)
 OWN = Roll(0)
-
-
-def fresh(seed=0):
-    """A key that nobody has used yet: `jax_debug_key_reuse` follows each key object."""
-    return jax.random.key(seed)
-
-
-def numbers(shape, dtype="float32", seed=0):
-    """Everyday pixels."""
-    rng = np.random.default_rng(seed)
-    if jnp.issubdtype(dtype, jnp.floating):
-        return rng.uniform(0.1, 1.0, shape).astype(jnp.dtype(dtype))
-    return rng.integers(0, 2 if dtype == "bool" else 100, shape).astype(dtype)
-
-
-def boxes(rows, spatial, seed=0):
-    """Boxes of every size inside an image."""
-    rng = np.random.default_rng(seed)
-    corners = rng.integers(0, np.array(spatial) + 1, (2, rows, len(spatial)))
-    return corners.min(0).astype(np.int32), corners.max(0).astype(np.int32)
 
 
 def box_plan(shape=SHAPE, pairing=None, **how):

@@ -2,24 +2,24 @@
 
 import re
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import programs
 import pytest
 from flax import nnx
 
-EXAMPLE = programs.example("segmentation")
+EXAMPLE = helpers.example("segmentation")
 
 
 @pytest.fixture(scope="module")
 def example():
-    return programs.load(EXAMPLE)
+    return helpers.load(EXAMPLE)
 
 
 def test_a_short_run_prints_its_figures_and_leaves_a_picture(tmp_path):
-    printed, _ = programs.run(EXAMPLE, "--steps", 8, "--out", tmp_path)
+    printed, _ = helpers.run(EXAMPLE, "--steps", 8, "--out", tmp_path)
     found = re.findall(r"(\w+): held-out pixel accuracy (0\.\d+), mean IoU (0\.\d+)", printed)
     assert [name for name, _, _ in found] == ["student", "teacher"]
     assert all(0 < float(overlap) <= float(accuracy) for _, accuracy, overlap in found)
@@ -27,7 +27,7 @@ def test_a_short_run_prints_its_figures_and_leaves_a_picture(tmp_path):
 
 
 def test_bad_arguments_are_refused():
-    _, errors = programs.run(EXAMPLE, "--steps", 0, code=2)
+    _, errors = helpers.run(EXAMPLE, "--steps", 0, code=2)
     assert "--steps starts at 1" in errors
 
 

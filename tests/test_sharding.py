@@ -7,13 +7,14 @@ import json
 import re
 
 import devices
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
-import programs
 import pytest
 import reference
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from helpers import cross_entropy, fresh, mesh_of
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomApply, RandomChoice, Roll
 
@@ -32,18 +33,9 @@ NEIGHBOURS = {
 }
 
 
-def fresh(seed=0):
-    """A key that nobody has used yet."""
-    return jax.random.key(seed)
-
-
 def both(pairing, per="example"):
     """CutMix or MixUp with that pairing: boxes, opacities, and one pass over the pixels."""
     return RandomChoice((CutMix(pairing=pairing), MixUp(pairing=pairing)), per=per)
-
-
-def cross_entropy(logits, labels):
-    return -(jax.nn.one_hot(labels, CLASSES) * jax.nn.log_softmax(logits)).sum(-1)
 
 
 @functools.cache
@@ -99,15 +91,6 @@ MESHES = {  # The axes of the mesh; those over which batch, height and width are
     "batch-width": ({"batch": 4, "width": 2}, ("batch", None, "width")),
     "hosts-devices": ({"hosts": 2, "devices": 4}, (("hosts", "devices"), None, None)),
 }
-
-
-def mesh_of(sizes, axis_type):
-    """A mesh of the first devices."""
-    types = (getattr(AxisType, axis_type),) * len(sizes)
-    count = int(np.prod(list(sizes.values())))
-    return jax.make_mesh(
-        tuple(sizes.values()), tuple(sizes), axis_types=types, devices=jax.devices()[:count]
-    )
 
 
 def on_mesh(arrays, mesh, spec, leading=()):
@@ -453,7 +436,7 @@ def sent(function, *arguments):
 
 def promised():
     """The README's table: for each pairing the collective and the bytes of its example."""
-    readme = (programs.ROOT / "README.md").read_text()
+    readme = (helpers.ROOT / "README.md").read_text()
     table = {}
     for line in readme.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -574,7 +557,7 @@ def assert_the_same(name, result):
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
 @axis_types
 def test_the_number_of_devices_does_not_matter(axis_type, count):
-    results = devices.results(devices.mesh_of(count, axis_type))
+    results = devices.results(mesh_of(count, axis_type))
     for name in devices.PAIRINGS:
         assert_the_same(name, results[name])
 
@@ -595,9 +578,9 @@ def test_a_digest_tells_draws_and_opaque_pixels_apart():
 
 def test_the_number_of_processes_does_not_matter(tmp_path):
     """Two processes of four devices each, as two hosts have them."""
-    port, path = programs.free_port(), tmp_path / "results.npz"
+    port, path = helpers.free_port(), tmp_path / "results.npz"
     commands = ((devices.__file__, port, i, path) for i in range(2))
-    outputs = programs.run_together(*commands, optimized=True)
+    outputs = helpers.run_together(*commands, optimized=True)
     digests = [json.loads(printed.splitlines()[-1]) for printed, _ in outputs]
     assert digests[0] == digests[1]
     expected = {name: devices.digest(name, x) for name, x in without_a_mesh().items()}
@@ -607,7 +590,7 @@ def test_the_number_of_processes_does_not_matter(tmp_path):
                 assert digests[0][f"{axis_type}-{name}"] == expected[name]
                 units = reference.ulps(saved[f"{axis_type}-{name}"], without_a_mesh()[name][-1])
                 assert np.all(units <= 1)
-            alone = devices.exchanged(devices.mesh_of(8, axis_type))
+            alone = devices.exchanged(mesh_of(8, axis_type))
             neighbour = hashlib.sha256(alone.tobytes()).hexdigest()
             assert digests[0][f"{axis_type}-neighbour"] == neighbour
 

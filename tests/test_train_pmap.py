@@ -7,12 +7,12 @@ import re
 import sys
 from typing import ClassVar
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
-import programs
 import pytest
 from flax import jax_utils
 from flax.training.common_utils import shard
@@ -20,12 +20,12 @@ from flax.training.train_state import TrainState
 
 import jaxmix
 
-EXAMPLE = programs.example("train_pmap")
+EXAMPLE = helpers.example("train_pmap")
 
 
 @pytest.fixture(scope="module")
 def example():
-    return programs.load(EXAMPLE)
+    return helpers.load(EXAMPLE)
 
 
 def rows(folder):
@@ -46,7 +46,7 @@ def checkpoint(folder):
 def whole(tmp_path_factory):
     """A run of two epochs in one go: its folder, the lines that it printed, and its progress."""
     out = tmp_path_factory.mktemp("whole")
-    printed, progress = programs.run(EXAMPLE, "--epochs", 2, "--out", out)
+    printed, progress = helpers.run(EXAMPLE, "--epochs", 2, "--out", out)
     return out, printed.splitlines(), progress
 
 
@@ -84,9 +84,9 @@ def test_resume_after_a_kill_equals_one_go_to_the_bit(whole, tmp_path):
         numpy.savetxt = save
         runpy.run_path(sys.argv[0], run_name="__main__")
     """
-    programs.run("-c", killed, EXAMPLE, "--epochs", 3, "--out", tmp_path, code=9)
+    helpers.run("-c", killed, EXAMPLE, "--epochs", 3, "--out", tmp_path, code=9)
     assert len(rows(tmp_path)) == 1
-    printed, _ = programs.run(EXAMPLE, "--epochs", 2, "--out", tmp_path, "--resume")
+    printed, _ = helpers.run(EXAMPLE, "--epochs", 2, "--out", tmp_path, "--resume")
     assert printed.splitlines()[-1] == whole[1][-1]
     for name in ("metrics.csv", "mixed.png", "curves.png"):
         assert (tmp_path / name).read_bytes() == (whole[0] / name).read_bytes(), name
@@ -140,7 +140,7 @@ def test_run_on_one_device_with_fashion_mnist_files(fashion):
     folder, _ = fashion
     options = ("--dataset", "fashion-mnist", "--data-dir", folder, "--out", folder / "out")
     options += ("--devices", 1, "--batch-size", 3, "--epochs", 1, "--mixer", "cutmix")
-    programs.run(EXAMPLE, *options)
+    helpers.run(EXAMPLE, *options)
     (row,) = rows(folder / "out")
     hits = row["test_accuracy"] * 7
     assert abs(hits - round(hits)) < 1e-4
@@ -246,7 +246,7 @@ def test_mixers_are_what_their_names_say(example, per):
 def refusal(example, monkeypatch, capsys, *options):
     """What `main` prints to stderr before it exits with code 2."""
     monkeypatch.setattr(jax.config, "update", lambda *args: None)  # JAX has started here already.
-    return programs.refusal(example, monkeypatch, capsys, *options)
+    return helpers.refusal(example, monkeypatch, capsys, *options)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_resume_refuses_another_run(example, monkeypatch, capsys, two_epochs, op
 
 def test_missing_files_name_the_package(tmp_path):
     options = ("--dataset", "fashion-mnist", "--data-dir", tmp_path, "--out", tmp_path / "out")
-    _, errors = programs.run(EXAMPLE, *options, code=2)
+    _, errors = helpers.run(EXAMPLE, *options, code=2)
     assert "apt install dataset-fashion-mnist" in errors and str(tmp_path) in errors
     assert "Traceback" not in errors and not (tmp_path / "out").exists()
 

@@ -5,15 +5,15 @@ import json
 import shutil
 import sys
 
+import helpers
 import jax
 import numpy as np
-import programs
 import pytest
 from flax import nnx
 
 import jaxmix
 
-EXAMPLE = programs.example("train_sharded")
+EXAMPLE = helpers.example("train_sharded")
 
 # Runs the example, prints hashes of the plans that it trained by and how many rows each of its
 # arrays took from the data, and saves the network and the optimizer as training left them.
@@ -52,18 +52,18 @@ RECORDED = """if True:
 
 @pytest.fixture(scope="module")
 def example():
-    return programs.load(EXAMPLE)
+    return helpers.load(EXAMPLE)
 
 
 def run(out, *options, processes=1):
     """Runs the example in one process or in several; returns what each of them recorded."""
     command = ["-c", RECORDED, EXAMPLE, "--out", out, *options]
     if processes == 1:
-        outputs = programs.run_together(command)
+        outputs = helpers.run_together(command)
     else:
-        command += ["--coordinator", f"localhost:{programs.free_port()}"]
+        command += ["--coordinator", f"localhost:{helpers.free_port()}"]
         command += ["--num-processes", processes, "--process-id"]
-        outputs = programs.run_together(*([*command, i] for i in range(processes)))
+        outputs = helpers.run_together(*([*command, i] for i in range(processes)))
     printed = [text.splitlines() for text, _ in outputs]
     assert printed[0][-2].startswith("test accuracy 0.")
     assert not any("accuracy" in line for lines in printed[1:] for line in lines)
@@ -201,14 +201,14 @@ def test_every_held_out_example_counts_once(example, model, count):
 def refusal(example, monkeypatch, capsys, *options):
     """What `main` prints to stderr before it exits with code 2, on the devices of this process."""
     monkeypatch.setattr(example, "start", lambda args: None)
-    return programs.refusal(example, monkeypatch, capsys, *options)
+    return helpers.refusal(example, monkeypatch, capsys, *options)
 
 
 def test_processes_that_were_started_differently_are_refused(tmp_path):
-    port, command = programs.free_port(), [EXAMPLE, "--out", tmp_path / "out", "--epochs", 1]
+    port, command = helpers.free_port(), [EXAMPLE, "--out", tmp_path / "out", "--epochs", 1]
     command += ["--coordinator", f"localhost:{port}", "--num-processes", 2, "--process-id"]
     with pytest.raises(AssertionError, match="started with the same arguments"):
-        programs.run_together([*command, 0, "--seed", 0], [*command, 1, "--seed", 1])
+        helpers.run_together([*command, 0, "--seed", 0], [*command, 1, "--seed", 1])
     assert not (tmp_path / "out").exists()
 
 

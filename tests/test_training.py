@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from helpers import cross_entropy
 
 from jaxmix import CutMix, Flip, MixUp, Neighbour, RandomChoice
 
@@ -27,10 +28,6 @@ def batch(side=SIDE):
 
 def logits_of(weights, images):
     return images.reshape(len(images), -1) @ weights
-
-
-def cross_entropy(logits, labels):
-    return -(jax.nn.one_hot(labels, CLASSES) * jax.nn.log_softmax(logits)).sum(-1)
 
 
 # Two views, one plan.
