@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxmix import _checks
 from jaxmix._checks import ChannelAxis
+from jaxmix._composite import blends
 from jaxmix._mixers import CutMix, Mixer, MixUp, Per, check_mixer
 from jaxmix._plan import Plan
 from jaxmix._policies import RandomApply, RandomChoice
@@ -40,7 +41,7 @@ def check(
       rounding, under `jax.vmap` and split over the devices that are there.
 
     The first two hold for each granularity that the mixer allows, and in a `RandomChoice` and a
-    `RandomApply`, too.
+    `RandomApply`, too. JAX's caches are cleared, so that a draw that is not pure comes to light.
 
     Args:
         mixer: the mixer.
@@ -114,12 +115,13 @@ def _bits_and_dtypes(plan: Plan, shape: tuple, layout: dict) -> Iterator[Finding
     channel = _checks.channel("", shape, **layout, region=False)
     share = share if channel is None else np.expand_dims(share, channel)
     alone = (share == 0) | (share == 1)
-    for dtype in map(jnp.dtype, DTYPES[: None if alone.all() else -1]):
+    blended = blends(plan.region, plan.opacity)  # Which bools are not.
+    for dtype in map(jnp.dtype, DTYPES[:-1] if blended else DTYPES):
         floats = jnp.issubdtype(dtype, jnp.floating)
         special = [np.nan, np.inf, -0.0, 0.1, 1, 9] if floats else range(256)
         own = rng.choice(np.array(special).astype(dtype), shape)
         mixed, other = np.asarray(plan.images(own, **layout)), own[partner]
-        kept = np.where(alone, np.where(share == 0, other, own), mixed)
+        kept = np.where(alone, np.where(share == 0, other, own), mixed.astype(dtype))
         yield f"{dtype} images, where one is shown", mixed, kept, 0
         with np.errstate(invalid="ignore"):
             mean = share * own.astype(np.float64) + (1 - share) * other.astype(np.float64)
@@ -141,6 +143,7 @@ def _pure(mixer: Mixer, key: jax.Array, shape: tuple, layout: dict) -> Iterator[
 
     first, second = (step(key, images) for key in keys())
     yield "the same key again", step(keys()[0], images), first, 0
+    jax.clear_caches()  # So that `draw` runs again, and what it reads elsewhere may have changed.
     yield "under jax.jit", jax.jit(step)(keys()[0], images), first, 0
     call = mixer(keys()[0], images, jnp.arange(shape[0]), **how, **layout)
     yield "a call", call, first[1:], 0

@@ -1,22 +1,19 @@
 """Many devices: every pairing in every mode, what it sends, and the same draws on all of them."""
 
-import collections
 import functools
 import hashlib
 import json
-import re
 
 import devices
 import helpers
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from helpers import cross_entropy, fresh, mesh_of
+from helpers import axis_types, both, cover, cross_entropy, fresh, mesh_of, some_devices
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomApply, RandomChoice, Roll
+from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, Roll
 
 ROWS, HEIGHT, WIDTH, CLASSES = 24, 4, 6, 5  # Three rows on each of eight devices: odd groups.
 PAIRINGS = {
@@ -31,11 +28,6 @@ NEIGHBOURS = {
     "neighbour-flip": Neighbour("batch", Flip(groups=2)),
     "neighbour-permutation": Neighbour("batch", Permutation()),
 }
-
-
-def both(pairing, per="example"):
-    """CutMix or MixUp with that pairing: boxes, opacities, and one pass over the pixels."""
-    return RandomChoice((CutMix(pairing=pairing), MixUp(pairing=pairing)), per=per)
 
 
 @functools.cache
@@ -127,15 +119,7 @@ def on_one_device(name, per="example"):
     return jax.jit(everything)(both(PAIRINGS[name], per), fresh(), *batch())
 
 
-axis_types = pytest.mark.parametrize("axis_type", ["Auto", "Explicit"])
-
-
-@pytest.mark.parametrize(
-    ("mesh", "name"),
-    [(mesh, name) for mesh in MESHES for name in PAIRINGS if name != "roll-none"]
-    + [("batch", "roll-none")],
-)
-@axis_types
+@cover("name, mesh, axis_type", [*PAIRINGS], [*MESHES], ["Auto", "Explicit"])
 def test_every_pairing_on_every_mesh(axis_type, mesh, name):
     sizes, spec = MESHES[mesh]
     arrays = on_mesh(batch(), mesh_of(sizes, axis_type), spec)
@@ -168,8 +152,7 @@ def test_pairs_on_a_mesh(axis_type):
     assert_sharding_is_kept(results, arrays)
 
 
-@pytest.mark.parametrize("name", PAIRINGS)
-@axis_types
+@cover("name, axis_type", [*PAIRINGS], ["Auto", "Explicit"], strength=1)
 def test_vmap_on_a_mesh(axis_type, name):
     arrays = [np.stack([x, x[::-1]]) for x in batch()]
     mesh = mesh_of({"batch": 8}, axis_type)
@@ -304,8 +287,7 @@ def sharded(mode, function, axis=0):
 few_pairings = ["flip", "roll", "permutation", *NEIGHBOURS]
 
 
-@pytest.mark.parametrize("name", few_pairings)
-@pytest.mark.parametrize("mode", MAPPED)
+@cover("mode, name", [*MAPPED], few_pairings, strength=1)
 def test_every_pairing_on_every_device(mode, name):
     mixer = both((PAIRINGS | NEIGHBOURS)[name])
 
@@ -315,8 +297,7 @@ def test_every_pairing_on_every_device(mode, name):
     assert_equal(mapped(mode, step, batch()), one_after_the_other(name))
 
 
-@pytest.mark.parametrize("name", few_pairings)
-@pytest.mark.parametrize("mode", [mode for mode in MAPPED if mode != "pmap"])
+@cover("name, mode", few_pairings, [mode for mode in MAPPED if mode != "pmap"], strength=1)
 def test_gradients_through_every_device(mode, name):
     """Taken outside of the map: mixing is linear in the pixels, and the gradient its transpose."""
     mixer = both((PAIRINGS | NEIGHBOURS)[name])
@@ -340,8 +321,10 @@ def test_gradients_through_every_device(mode, name):
     assert (slopes != np.asarray(weights)).any()
 
 
-@pytest.mark.parametrize("name", ["roll", "neighbour-flip"])
-@pytest.mark.parametrize("mode", ["pmap", "shard_map-Explicit", "shard_map-partly-Explicit"])
+VMAPPED = ["pmap", "shard_map-Explicit", "shard_map-partly-Explicit"]
+
+
+@cover("mode, name", VMAPPED, ["roll", "neighbour-flip"], strength=1)
 def test_vmap_on_every_device(mode, name):
     mixer = both((PAIRINGS | NEIGHBOURS)[name])
     arrays = [np.stack([x, x]) for x in batch()]
@@ -416,129 +399,6 @@ def test_donors_of_another_layout_are_refused():
     assert np.all(reference.ulps(np.asarray(plan.images(images, donors=moved)), expected) <= 1)
 
 
-# What is sent.
-
-SIZES = {"pred": 1, "u8": 1, "s8": 1, "u16": 2, "bf16": 2, "f32": 4, "s32": 4, "u32": 4}
-COLLECTIVE = re.compile(
-    r"= (.+?) (all-gather|all-reduce|all-to-all|collective-permute|collective-broadcast"
-    r"|reduce-scatter|send|recv)(?:-start)?\("
-)
-
-
-def sent(function, *arguments):
-    """The bytes that each kind of collective delivers to a device, in the compiled program."""
-    result = collections.Counter()
-    for shapes, kind in COLLECTIVE.findall(jax.jit(function).lower(*arguments).compile().as_text()):
-        for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
-            result[kind] += SIZES[dtype] * int(np.prod([int(n) for n in dims.split(",") if n]))
-    return dict(result)
-
-
-def promised():
-    """The README's table: for each pairing the collective and the bytes of its example."""
-    readme = (helpers.ROOT / "README.md").read_text()
-    table = {}
-    for line in readme.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        match = re.fullmatch(r"`(\w+\(.*\))`.*", cells[0])
-        if len(cells) == 4 and match and re.fullmatch(r"[\d,]+", cells[3]):
-            table[match[1]] = cells[2], int(cells[3].replace(",", ""))
-    return table
-
-
-SENT = {  # As the README writes them, for eight devices.
-    "Flip()": Flip(),
-    "Flip(groups=8)": Flip(groups=8),
-    "Roll(shift=1)": Roll(),
-    "Permutation()": Permutation(),
-    'Neighbour("batch")': Neighbour("batch"),
-}
-
-
-def mixing(pairing, dtype="float32", **kind):
-    """A function that mixes f32[256, 32, 32, 3] over eight devices, and its arguments."""
-    mesh = mesh_of({"batch": 8}, kind.get("axis_type", "Auto"))
-    rows = NamedSharding(mesh, PartitionSpec("batch"))
-    images = jax.device_put(jnp.zeros((256, 32, 32, 3), dtype), rows)
-    labels = jax.device_put(jnp.zeros(256, jnp.int32), rows)
-
-    def mix(key, images, labels):
-        mixer = both(pairing)
-        if not kind.get("labels"):
-            return mixer(key, images)
-        return mixer(key, images, labels, num_classes=10)
-
-    if isinstance(pairing, Neighbour):
-        specs = PartitionSpec(), PartitionSpec("batch"), PartitionSpec("batch")
-        mix = jax.shard_map(mix, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("batch"))
-    return mix, fresh(), images, labels
-
-
-def test_the_readme_names_every_pairing():
-    assert promised().keys() == SENT.keys()
-
-
-@pytest.mark.parametrize("name", SENT)
-@axis_types
-def test_pairings_send_what_the_readme_says(axis_type, name):
-    collective, size = promised()[name]
-    expected = {} if size == 0 else {collective: size}
-    assert sent(*mixing(SENT[name], axis_type=axis_type)) == expected
-
-
-@pytest.mark.parametrize(
-    ("pairing", "size"),
-    [
-        (Flip(groups=2), 393216),
-        (Flip(groups=16), 0),
-        (Roll(-3), 3 * 12288),
-        (Roll(40), 393216),
-        (Roll(0), 0),
-        (Neighbour("batch", Flip(2)), 393216),
-    ],
-    ids=repr,
-)
-def test_other_settings_send_no_more_than_a_shard(pairing, size):
-    assert sent(*mixing(pairing)) == ({"collective-permute": size} if size else {})
-
-
-@pytest.mark.parametrize(("dtype", "size"), [("uint8", 98304), ("int32", 393216)])
-def test_pixels_travel_as_wide_as_they_are(dtype, size):
-    """So does bfloat16 on TPUs and GPUs; XLA on CPUs sends it as float32."""
-    assert sent(*mixing(Flip(), dtype)) == {"collective-permute": size}
-
-
-@axis_types
-def test_labels_add_their_own_bytes_and_nothing_else(axis_type):
-    """A class id of four bytes for each row: nothing is sent to find out who has no partner."""
-    assert sent(*mixing(Flip(), labels=True, axis_type=axis_type)) == {
-        "collective-permute": 393216 + 4 * 32
-    }
-
-
-@pytest.mark.parametrize(
-    "mixer",
-    [
-        CutMix(),
-        MixUp(per="pair"),
-        CutMix(per="batch", pairing="roll"),
-        RandomApply(both(Flip(groups=8)), prob=0.5),
-        both(Permutation()),
-    ],
-    ids=["cutmix", "mixup-pair", "cutmix-batch", "choice", "choice-permutation"],
-)
-@pytest.mark.parametrize("split", [False, True], ids=["replicated", "split"])
-def test_drawing_a_plan_sends_nothing(split, mixer):
-    """But for a few bytes of each row's draw to its partner, if pairs share it and are split."""
-    mesh = mesh_of({"batch": 8}, "Auto")
-    spec = PartitionSpec("batch") if split else PartitionSpec()
-    draw = jax.jit(
-        lambda key: mixer.plan(key, (256, 32, 32, 3)), out_shardings=NamedSharding(mesh, spec)
-    )
-    shared = {"collective-permute": 4 * 32} if split and mixer.per == "pair" else {}
-    assert sent(draw, fresh()) == shared
-
-
 # One device or many, one process or two: the same.
 
 
@@ -554,8 +414,7 @@ def assert_the_same(name, result):
     assert np.all(reference.ulps(result[-1], expected[-1]) <= 1)
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 8])
-@axis_types
+@cover("count, axis_type", [1, 2, 4, 8], ["Auto", "Explicit"], strength=1)
 def test_the_number_of_devices_does_not_matter(axis_type, count):
     results = devices.results(mesh_of(count, axis_type))
     for name in devices.PAIRINGS:
@@ -598,7 +457,7 @@ def test_the_number_of_processes_does_not_matter(tmp_path):
 def test_an_eager_call_stays_on_the_device_of_its_images():
     """Wherever the key is, and labels of another device are refused as jit refuses them."""
     images, labels = batch()[:2]
-    there, elsewhere = jax.devices()[3], jax.devices()[5]
+    *_, there, elsewhere = some_devices(5)
     images = jax.device_put(images, there)
     mixer = both("flip")
     mixed, mixed_labels = mixer(fresh(), images, labels, num_classes=CLASSES)

@@ -2,8 +2,9 @@
 
 python -m tests.mutations [--only NAME ...] [--jobs 2]
 
-Each mutant of `catalogue` is made in a temporary copy of the project, where the tests named for it
-run as the README's command runs them. Exit code 1 if a mutant survives or cannot be made.
+Each mutant of `drawing` and `mixing` is made in a temporary copy of the project, where the tests
+named for it run as the README's command runs them. Exit code 1 if a mutant survives or cannot be
+made.
 """
 
 import argparse
@@ -19,8 +20,9 @@ import time
 
 from tqdm import tqdm
 
-from .catalogue import MUTANTS
+from . import drawing, mixing
 
+MUTANTS = drawing.MUTANTS + mixing.MUTANTS
 ROOT = pathlib.Path(__file__).parents[2]
 COPIED = ("jaxmix", "tests", "examples", "README.md", "CHANGELOG.md", "pyproject.toml")
 
@@ -47,8 +49,10 @@ def verdict(mutant):
             return f"error: its text stands {source.count(mutant.text)} times in {mutant.file}", 0
         path.write_text(source.replace(mutant.text, mutant.replacement))
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n0"]
+        for argument in shlex.split(mutant.tests):
+            command += sorted(map(str, folder.glob(argument))) or [argument]
         ran = subprocess.run(
-            [*command, *shlex.split(mutant.tests)],
+            command,
             cwd=folder,
             env=os.environ | {"PYTHONPATH": str(folder)},
             capture_output=True,

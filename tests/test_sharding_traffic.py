@@ -1,0 +1,134 @@
+"""What is sent between devices: for each pairing what the README's table says, and no more."""
+
+import collections
+import re
+
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import axis_types, both, fresh, mesh_of
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomApply, Roll
+
+SIZES = {"pred": 1, "u8": 1, "s8": 1, "u16": 2, "bf16": 2, "f32": 4, "s32": 4, "u32": 4}
+COLLECTIVE = re.compile(
+    r"= (.+?) (all-gather|all-reduce|all-to-all|collective-permute|collective-broadcast"
+    r"|reduce-scatter|send|recv)(?:-start)?\("
+)
+
+
+def sent(function, *arguments):
+    """The bytes that each kind of collective delivers to a device, in the compiled program."""
+    result = collections.Counter()
+    for shapes, kind in COLLECTIVE.findall(jax.jit(function).lower(*arguments).compile().as_text()):
+        for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
+            result[kind] += SIZES[dtype] * int(np.prod([int(n) for n in dims.split(",") if n]))
+    return dict(result)
+
+
+def promised():
+    """The README's table: for each pairing the collective and the bytes of its example."""
+    readme = (helpers.ROOT / "README.md").read_text()
+    table = {}
+    for line in readme.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        match = re.fullmatch(r"`(\w+\(.*\))`.*", cells[0])
+        if len(cells) == 4 and match and re.fullmatch(r"[\d,]+", cells[3]):
+            table[match[1]] = cells[2], int(cells[3].replace(",", ""))
+    return table
+
+
+SENT = {  # As the README writes them, for eight devices.
+    "Flip()": Flip(),
+    "Flip(groups=8)": Flip(groups=8),
+    "Roll(shift=1)": Roll(),
+    "Permutation()": Permutation(),
+    'Neighbour("batch")': Neighbour("batch"),
+}
+
+
+def mixing(pairing, dtype="float32", **kind):
+    """A function that mixes f32[256, 32, 32, 3] over eight devices, and its arguments."""
+    mesh = mesh_of({"batch": 8}, kind.get("axis_type", "Auto"))
+    rows = NamedSharding(mesh, PartitionSpec("batch"))
+    images = jax.device_put(jnp.zeros((256, 32, 32, 3), dtype), rows)
+    labels = jax.device_put(jnp.zeros(256, jnp.int32), rows)
+
+    def mix(key, images, labels):
+        mixer = both(pairing)
+        if not kind.get("labels"):
+            return mixer(key, images)
+        return mixer(key, images, labels, num_classes=10)
+
+    if isinstance(pairing, Neighbour):
+        specs = PartitionSpec(), PartitionSpec("batch"), PartitionSpec("batch")
+        mix = jax.shard_map(mix, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("batch"))
+    return mix, fresh(), images, labels
+
+
+def test_the_readme_names_every_pairing():
+    assert promised().keys() == SENT.keys()
+
+
+@pytest.mark.parametrize("name", SENT)
+@axis_types
+def test_pairings_send_what_the_readme_says(axis_type, name):
+    collective, size = promised()[name]
+    expected = {} if size == 0 else {collective: size}
+    assert sent(*mixing(SENT[name], axis_type=axis_type)) == expected
+
+
+@pytest.mark.parametrize(
+    ("pairing", "size"),
+    [
+        (Flip(groups=2), 393216),
+        (Flip(groups=16), 0),
+        (Roll(-3), 3 * 12288),
+        (Roll(40), 393216),
+        (Roll(0), 0),
+        (Neighbour("batch", Flip(2)), 393216),
+    ],
+    ids=repr,
+)
+def test_other_settings_send_no_more_than_a_shard(pairing, size):
+    assert sent(*mixing(pairing)) == ({"collective-permute": size} if size else {})
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("uint8", 98304), ("int32", 393216)])
+def test_pixels_travel_as_wide_as_they_are(dtype, size):
+    """So does bfloat16 on TPUs and GPUs; XLA on CPUs sends it as float32."""
+    assert sent(*mixing(Flip(), dtype)) == {"collective-permute": size}
+
+
+@axis_types
+def test_labels_add_their_own_bytes_and_nothing_else(axis_type):
+    """A class id of four bytes for each row: nothing is sent to find out who has no partner."""
+    assert sent(*mixing(Flip(), labels=True, axis_type=axis_type)) == {
+        "collective-permute": 393216 + 4 * 32
+    }
+
+
+DRAWN = {
+    "cutmix": CutMix(),
+    "mixup-pair": MixUp(per="pair"),
+    "cutmix-batch": CutMix(per="batch", pairing="roll"),
+    "choice": RandomApply(both(Flip(groups=8)), prob=0.5),
+    "choice-permutation": both(Permutation()),
+}
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["replicated", "split"])
+@pytest.mark.parametrize("name", DRAWN)
+def test_drawing_a_plan_sends_nothing(split, name):
+    """But for a few bytes of each row's draw to its partner, if pairs share it and are split."""
+    mixer = DRAWN[name]
+    mesh = mesh_of({"batch": 8}, "Auto")
+    spec = PartitionSpec("batch") if split else PartitionSpec()
+    draw = jax.jit(
+        lambda key: mixer.plan(key, (256, 32, 32, 3)), out_shardings=NamedSharding(mesh, spec)
+    )
+    shared = {"collective-permute": 4 * 32} if split and mixer.per == "pair" else {}
+    assert sent(draw, fresh()) == shared
