@@ -10,10 +10,10 @@ losses are computed from it by one piece of code.
 `cutmix` and `mixup` are the common cases in one call. Mixers (`CutMix`, `MixUp`, `RandomChoice`,
 `RandomApply`, your own) describe what to do. Plans hold what was drawn. Pairings (`Flip`, `Roll`,
 `Permutation`, `Neighbour`) say which row is mixed with which. `recipes` holds the policies of other
-libraries, `plot` shows mixed batches.
+libraries, `plot` shows mixed batches, `testing` checks a mixer of your own.
 """
 
-from jaxmix import plot, recipes
+from jaxmix import plot, recipes, testing
 from jaxmix._beta import symmetric_beta
 from jaxmix._functions import cutmix, mixup
 from jaxmix._mixers import CutMix, Mixer, MixUp
@@ -42,4 +42,5 @@ __all__ = [
     "plot",
     "recipes",
     "symmetric_beta",
+    "testing",
 ]

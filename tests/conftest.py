@@ -5,7 +5,9 @@ package and of the README under these settings too, while `pytest jaxmix` or `py
 alone runs them under JAX's defaults, as a reader would. They hold under both.
 """
 
+import ctypes
 import os
+import pathlib
 
 # Before jax is imported: it reads these only once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -37,9 +39,21 @@ OPTIMISED = ("test_compiled", "test_golden", "test_laws_pure", "test_sharding_tr
 
 @pytest.fixture(autouse=True, scope="module")
 def _programs(request):
-    """Lets go of a module's compiled programs: a process that keeps all of them grows and slows."""
     name = getattr(request.module, "__name__", "")
     if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
         jax.config.update("jax_disable_most_optimizations", name not in OPTIMISED)
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _memory():
+    """Lets go of compiled programs before a process holds more than 0.8 GB, where Linux says so."""
+    yield
+    try:
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+        if pages * os.sysconf("SC_PAGE_SIZE") > 0.8e9:
+            jax.clear_caches()
+            ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        pass

@@ -10,14 +10,25 @@ import helpers
 import pytest
 
 import jaxmix
-from jaxmix import CutMix, Flip, Mixer, MixUp, Plan, RandomApply, RandomChoice, plot, recipes
+from jaxmix import (
+    CutMix,
+    Flip,
+    Mixer,
+    MixUp,
+    Plan,
+    RandomApply,
+    RandomChoice,
+    plot,
+    recipes,
+    testing,
+)
 
 PACKAGE = pathlib.Path(jaxmix.__file__).parent
 FUNCTIONS = ["cutmix", "mixup", "symmetric_beta"]
 MIXERS = ["CutMix", "Mixer", "MixUp", "RandomApply", "RandomChoice"]
 PLANS = ["Box", "Mask", "Plan"]
 PAIRINGS = ["Flip", "Neighbour", "Permutation", "Roll"]
-SUBMODULES = ["plot", "recipes"]
+SUBMODULES = ["plot", "recipes", "testing"]
 NAMES = [*FUNCTIONS, *MIXERS, *PLANS, *PAIRINGS, *SUBMODULES]
 
 # From the top down: a module imports none that stands below it.
@@ -35,6 +46,7 @@ MODULES = [
     "_policies",
     "_functions",
     "recipes",
+    "testing",
     "plot",
 ]
 
@@ -99,6 +111,7 @@ SIGNATURES = [
     (recipes.big_vision, "(p)"),
     (plot.show, "(images, labels=None, plan=None, *, class_names=None, columns=8)"),
     (plot.gallery, "(images, mixers, key)"),
+    (testing.check, '(mixer, *, shape=(8, 6, 5, 3), channel_axis="auto")'),
     *[(kind.__call__, CALL) for kind in (Mixer, CutMix, MixUp, RandomChoice, RandomApply)],
     *[(kind.plan, PLAN) for kind in (Mixer, CutMix, MixUp, RandomChoice, RandomApply)],
 ]
@@ -147,7 +160,8 @@ def public_calls():
         if callable(value):
             yield pytest.param(value, id=name)
         for member in () if inspect.isfunction(value) else vars(value):
-            made_here = getattr(getattr(value, member), "__module__", "").startswith("jaxmix")
+            home = value.__name__ if inspect.ismodule(value) else "jaxmix"
+            made_here = getattr(getattr(value, member), "__module__", "").startswith(home)
             if not member.startswith("_") and callable(getattr(value, member)) and made_here:
                 yield pytest.param(getattr(value, member), id=f"{name}.{member}")
 
