@@ -45,7 +45,7 @@ class Mixed(typing.NamedTuple):
 
 
 def in_jax(call, array):
-    """Wrap a call that takes arrays, which `array` makes. Only float64 turns 64 bits on."""
+    """Wraps a call that takes arrays, which `array` makes. Only float64 turns 64 bits on."""
     import jax
 
     def mix(method, images, seed, **options):
@@ -104,7 +104,7 @@ def keras():
 
 
 def in_torch(call):
-    """Wrap a call that takes tensors with the channels first."""
+    """Wraps a call that takes tensors with the channels first."""
     import torch
 
     def tensor(images):
@@ -199,7 +199,7 @@ class Column(typing.NamedTuple):
     mix: Callable | ImportError
 
     def __call__(self, images, seed, **options):
-        """Mix images. Options that the adapter does not have are left out."""
+        """Mixes images. Options that the adapter does not have are left out."""
         options = {name: options[name] for name in options if name in self.library.options}
         return self.mix(self.method, images, seed, **options)
 
@@ -210,7 +210,7 @@ LAWS = {}
 
 
 def law(name, *cases):
-    """Register a law under its name in the table."""
+    """Registers a law under its name in the table."""
 
     def register(function):
         parts = {case: functools.partial(function, case=case) for case in cases}
@@ -221,24 +221,24 @@ def law(name, *cases):
 
 
 def painted(rows):
-    """Make images: image i has the one-hot vector of i in every pixel."""
+    """Images: image i has the one-hot vector of i in every pixel."""
     eye = np.eye(rows, dtype=np.float32)[:, None, None]
     return np.broadcast_to(eye, (rows, *EXTENTS[rows], rows))
 
 
 def noise(rows=8):
-    """Make random images of the same shape."""
+    """Random images of the same shape."""
     generator = np.random.default_rng(rows)
     return generator.normal(size=painted(rows).shape).astype(np.float32)
 
 
 def bits(array):
-    """Return the bits of an array, where NaN equals itself and -0.0 is not 0.0."""
+    """The bits of an array, where NaN equals itself and -0.0 is not 0.0."""
     return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
 
 
 def same(first, second):
-    """Compare the images and labels of two results bit for bit."""
+    """Compares the images and labels of two results bit for bit."""
     pairs = zip(first[:2], second[:2], strict=True)
     return all(np.array_equal(bits(one), bits(other)) for one, other in pairs)
 
@@ -422,7 +422,7 @@ class Finding(typing.NamedTuple):
 
 
 def columns(only):
-    """List the columns whose name contains `only`, and load their libraries."""
+    """The columns whose name contains `only`, with their libraries loaded."""
     for library in LIBRARIES:
         methods = [method for method in library.methods if only in f"{library.name} {method}"]
         try:
@@ -433,12 +433,12 @@ def columns(only):
 
 
 def missing(column):
-    """Return whether the library could not be imported."""
+    """Whether the library could not be imported."""
     return isinstance(column.mix, ImportError)
 
 
 def judge(column, case, law):
-    """Apply a case of a law to a column."""
+    """Applies a case of a law to a column."""
     if missing(column):
         return Finding("not installed")
     try:
@@ -451,13 +451,13 @@ def judge(column, case, law):
 
 
 def cell(findings):
-    """Summarise the findings of a law in a column."""
+    """Summarises the findings of a law in a column."""
     words = [f"{f.case} {f.verdict}".strip() for f in findings if f.verdict != "kept"]
     return ", ".join(dict.fromkeys(words)) or "kept"
 
 
 def lines(results, *verdicts):
-    """Describe the findings. Methods of a library with the same finding share a line."""
+    """Describes the findings. Methods of a library with the same finding share a line."""
     methods = {}
     for name, (column, judged) in itertools.product(LAWS, results):
         for finding in judged[name]:
@@ -476,7 +476,7 @@ def lines(results, *verdicts):
 
 
 def report(results):
-    """Return the versions, the table, the breaks and the remarks, in Markdown."""
+    """The versions, the table, the breaks and the remarks, in Markdown."""
     versions = []
     for name in ("jax", "torch", "torchvision", "timm", "keras", "kornia"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -497,7 +497,7 @@ def report(results):
 
 
 def main():
-    """Run the command line."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default="", help="columns whose name contains this")
     args = parser.parse_args()

@@ -410,16 +410,16 @@ def run(*arguments, code=0):
 
 
 def run_together(*commands, code=0, optimized=False):
-    """The same for each list of arguments, all at once; warnings are errors there, too.
+    """The same for each list of arguments, all at once, on CPUs; warnings are errors there, too.
 
     Programs are compiled without most optimisations unless `optimized`: a run of seconds spends
     more time on them than it gains.
     """
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(not optimized))}
+    settings = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(not optimized))}
     processes = [
         subprocess.Popen(
             [sys.executable, "-W", "error", *map(str, command)],
-            env=environment,
+            env=os.environ | settings,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

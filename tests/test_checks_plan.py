@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import case, dims, refused
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from helpers import case, dims, mesh_of, refused
+from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxmix
 from jaxmix import (
@@ -455,8 +455,7 @@ every_method = pytest.mark.parametrize("name", DONORS)
 
 def laid_out(x, axis_type, *spec):
     """An array over two devices."""
-    mesh = jax.make_mesh((2,), ("batch",), axis_types=(axis_type,), devices=jax.devices()[:2])
-    return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))
+    return jax.device_put(x, NamedSharding(mesh_of(2, axis_type), PartitionSpec(*spec)))
 
 
 @every_method
@@ -465,7 +464,7 @@ def test_donors_laid_out_over_an_explicit_mesh_in_another_way(name, how):
     call, x = DONORS[name]
     call = jax.jit(call) if how == "jit" else call
     plan = Plan.of(SHAPE, Roll(0), region=Mask(jnp.ones(SHAPE[:3], bool)))
-    split, whole = laid_out(x, AxisType.Explicit, "batch"), laid_out(x, AxisType.Explicit)
+    split, whole = laid_out(x, "Explicit", "batch"), laid_out(x, "Explicit")
     for one, other, order in [(split, whole, "batch.*None"), (whole, split, "None.*batch")]:
         with pytest.raises(ValueError, match=rf"Plan\.{name}: donors .*{order}.*reshard") as raised:
             call(plan, one, other)
@@ -477,11 +476,11 @@ def test_donors_may_be_laid_out_alike_or_as_an_auto_mesh_likes(name):
     """What the message says to do helps, and where XLA moves the donors nothing is asked."""
     call, x = DONORS[name]
     plan = Plan.of(SHAPE, Roll(0), opacity=jnp.full(8, 0.5))
-    split, whole = laid_out(x, AxisType.Explicit, "batch"), laid_out(x, AxisType.Explicit)
+    split, whole = laid_out(x, "Explicit", "batch"), laid_out(x, "Explicit")
     expected = call(plan, jnp.asarray(x), jnp.asarray(x))
     moved = jax.sharding.reshard(whole, split.sharding)
     assert np.array_equal(call(plan, split, moved), expected)
-    split, whole = laid_out(x, AxisType.Auto, "batch"), laid_out(x, AxisType.Auto)
+    split, whole = laid_out(x, "Auto", "batch"), laid_out(x, "Auto")
     assert np.array_equal(call(plan, split, whole), expected)
 
 

@@ -19,6 +19,7 @@ from helpers import (
     make,
     mesh_of,
     numbers,
+    some_devices,
     stacked,
 )
 from jax.sharding import NamedSharding, PartitionSpec
@@ -128,6 +129,7 @@ def test_pmap_is_a_loop_over_devices(name):
     def step(images, labels):
         return on_device(mixer, jax.lax.axis_index("batch"), images, labels)
 
+    some_devices(2)
     together = jax.pmap(step, axis_name="batch")(*batches)
     apart = [on_device(mixer, device, *(x[device] for x in batches)) for device in (0, 1)]
     assert_same(jax.tree.map(np.asarray, together), stacked(apart), ulps=1)

@@ -9,8 +9,8 @@ import optax
 import pytest
 import reference
 import scipy.stats
-from helpers import fresh
-from jax.sharding import AxisType, PartitionSpec
+from helpers import fresh, mesh_of
+from jax.sharding import PartitionSpec
 
 import jaxmix
 from jaxmix import (
@@ -356,7 +356,7 @@ def test_neighbours_of_another_number_of_devices():
 
 def test_neighbours_nest_along_two_axes():
     """On a mesh of 2 x 2 each device takes from the one that is next along both."""
-    mesh = jax.make_mesh((2, 2), ("row", "column"), axis_types=(AxisType.Auto,) * 2)
+    mesh = mesh_of({"row": 2, "column": 2}, "Auto")
     split = PartitionSpec(("row", "column"))
     diagonal = Neighbour("row", local=Neighbour("column"))
     take = jax.shard_map(diagonal.take, mesh=mesh, in_specs=split, out_specs=split)

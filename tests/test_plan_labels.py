@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 import reference
-from helpers import box_plan, fresh, numbers, read
+from helpers import box_plan, cover, fresh, numbers, read
 
 from jaxmix import (
     Box,
@@ -259,8 +259,7 @@ LOSSES = {  # On class ids; on dense labels; both of them optax's.
 }
 
 
-@pytest.mark.parametrize("kind", LOSSES)
-@pytest.mark.parametrize("mixer", [CutMix(), MixUp()], ids=["cutmix", "mixup"])
+@cover("kind, mixer", [*LOSSES], [CutMix(), MixUp()], strength=1, ids=str)
 def test_losses_of_optax_with_21841_classes(mixer, kind):
     """The dense form to 1e-6, its gradient too; with class ids its [B, K] is never in memory."""
     rows, classes = 16, 21_841
@@ -284,7 +283,8 @@ def test_losses_of_optax_with_21841_classes(mixer, kind):
         jax.jit(loss).lower(logits).compile().memory_analysis().temp_size_in_bytes
         for loss in (mixed, dense)
     ]
-    if kind == "softmax":  # The other one's first form makes a one-hot array itself.
+    # The other one's first form makes a one-hot array itself; other compilers plan other buffers.
+    if kind == "softmax" and jax.default_backend() == "cpu":
         assert memory[0] < 4 * rows * classes / 100 < 4 * rows * classes <= memory[1]
 
 

@@ -269,6 +269,7 @@ MAPPED = {  # How a function is mapped: axes of the mesh (None for pmap), its ty
 def mapped(mode, function, arrays, axis=0):
     """Runs `function(*shards)` on every device; `axis` of the arrays and results is split."""
     if mode == "pmap":
+        some_devices(DEVICES)
         split = [np.stack(np.split(x, DEVICES, axis)) for x in arrays]
         results = jax.pmap(function, axis_name="batch")(*split)
         return {key: np.concatenate(list(x), axis) for key, x in results.items()}

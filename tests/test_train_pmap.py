@@ -152,7 +152,8 @@ def test_run_on_one_device_with_fashion_mnist_files(fashion):
 
 
 def linear_state(apply_fn=None):
-    """A replicated state of a network small enough to compile at once."""
+    """A replicated state of a network small enough to compile at once, on eight devices."""
+    helpers.some_devices(8)
 
     def linear(variables, images):
         return images.reshape(len(images), -1) @ variables["params"]["w"]

@@ -157,7 +157,7 @@ def test_two_processes_go_on_where_one_stopped(one_process, tmp_path):
 @pytest.fixture
 def model(example):
     """A network on a mesh of eight devices, and its optimizer, which the test may use up."""
-    with jax.set_mesh(jax.make_mesh((8,), ("data",))):
+    with jax.set_mesh(helpers.mesh_of({"data": 8}, "Auto")):
         yield example.create(jax.random.key(0), "small", (8, 8, 1), 1)
 
 
@@ -194,7 +194,7 @@ def test_every_epoch_reads_the_examples_in_an_order_of_its_own(example, monkeypa
     monkeypatch.setattr(example, "evaluate", lambda *args: [0.0, 0.0])
     monkeypatch.setattr(example, "save", lambda *args: None)
     monkeypatch.setattr(sys, "argv", ["train_sharded.py", "--epochs", "2", "--out", str(tmp_path)])
-    with jax.set_mesh(jax.make_mesh((8,), ("data",))):
+    with jax.set_mesh(helpers.mesh_of({"data": 8}, "Auto")):
         example.main()
     one, other = orders
     assert len(set(one.tolist())) == len(one) == len(other) and not np.array_equal(one, other)
@@ -235,7 +235,7 @@ def test_mixers_are_what_their_names_say(example, name):
 
 def test_resnet18_is_one(example):
     """The 11,173,962 weights of the usual one for CIFAR-10, less 1,792 of norms that it adds."""
-    with jax.set_mesh(jax.make_mesh((2,), ("data",))):
+    with jax.set_mesh(helpers.mesh_of({"data": 2}, "Auto")):
         model = nnx.eval_shape(
             lambda: example.create(jax.random.key(0), "resnet18", (8, 8, 3), 1)[0]
         )
@@ -245,7 +245,7 @@ def test_resnet18_is_one(example):
 
 @pytest.mark.full
 def test_resnet18_learns_from_a_step(example):
-    with jax.set_mesh(jax.make_mesh((2,), ("data",))):
+    with jax.set_mesh(helpers.mesh_of({"data": 2}, "Auto")):
         model, optimizer = example.create(jax.random.key(0), "resnet18", (8, 8, 3), 1)
         images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
         labels = np.arange(4, dtype=np.int32)

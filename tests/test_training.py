@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from helpers import cross_entropy
+from helpers import cross_entropy, some_devices
 
 from jaxmix import CutMix, Flip, MixUp, Neighbour, RandomChoice
 
@@ -137,6 +137,7 @@ def test_padding_reaches_no_loss(count):
 def test_padding_on_the_next_device_is_not_mixed_in():
     images, labels, _ = (x.reshape(2, 4, *x.shape[1:]) if len(x) == ROWS else x for x in batch())
     valid = np.arange(ROWS).reshape(2, 4) < 6
+    some_devices(2)
 
     def step(images, labels, valid):
         key = jax.random.fold_in(jax.random.key(0), jax.lax.axis_index("batch"))

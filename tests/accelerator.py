@@ -1,0 +1,70 @@
+"""The laws, and how near mixing comes to the bandwidth of the memory, on an accelerator.
+
+python -m tests.accelerator [--rounds 20] [--seconds 220]
+
+Runs on whatever accelerator JAX finds and prints a report in Markdown, in at most five minutes; on
+a machine without one it says so. Exit code 1 if a law is broken or the time did not suffice.
+"""
+
+import argparse
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # The laws have their own process.
+
+import jax
+
+from .benchmarks import bandwidth
+
+HERE = pathlib.Path(__file__).parent
+LAWS = ("test_laws.py", "test_laws_pure.py", "test_laws_devices.py", "test_testing.py")
+
+
+def laws(seconds):
+    """What failed, what was skipped and why, and the counts; and whether all laws were kept."""
+    command = [sys.executable, "-m", "pytest", "-n0", "-q", "-rfEs", "--tb=no", "--no-header"]
+    environment = os.environ | {"JAX_PLATFORMS": ""}  # JAX takes the best that it finds.
+    process = subprocess.Popen(
+        [*command, *(HERE / name for name in LAWS)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        printed, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        printed, _ = process.communicate()
+        return [f"stopped after {seconds} s", *printed.splitlines()[-3:]], False
+    lines = printed.splitlines()
+    kept = ("FAILED", "ERROR", "SKIPPED")
+    return [line for line in lines if line.startswith(kept)] + lines[-1:], process.returncode == 0
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=20, help="timings of each cell")
+    parser.add_argument("--seconds", type=int, default=220, help="the time that the laws have")
+    args = parser.parse_args()
+    if jax.default_backend() == "cpu":
+        print("There is no accelerator: JAX finds nothing but CPUs here.")
+        return
+    start = time.perf_counter()
+    device = jax.devices()[0]
+    versions = f"jax {jax.__version__}, Python {platform.python_version()}"
+    print(f"# {device.device_kind} x {jax.device_count()}, {versions}\n\n## Laws\n", flush=True)
+    lines, kept = laws(args.seconds)
+    print(*(f"- {line.strip('= ')}" for line in lines), sep="\n", flush=True)
+    print(f"\n## Bandwidth\n\n{bandwidth.report(args.rounds)}\n")
+    print(f"It took {time.perf_counter() - start:.0f} s.")
+    sys.exit(not kept)
+
+
+if __name__ == "__main__":
+    main()
