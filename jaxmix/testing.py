@@ -2,7 +2,8 @@
 
 Example:
     >>> import jaxmix
-    >>> jaxmix.testing.check(jaxmix.MixUp(0.2), shape=(4, 8, 8, 3))
+    >>> def test_my_mixer():
+    ...     jaxmix.testing.check(MyMixer())
 """
 
 import dataclasses

@@ -179,7 +179,10 @@ def make(name, *, per="example", pairing="flip"):
     return MIXERS[name](per=per, pairing=PAIRINGS[pairing])
 
 
-every_mixer = pytest.mark.parametrize("name", MIXERS, scope="module")
+# A region and an opacity of each kind: a box, a mask of bools or of floats, or none; opaque or not.
+KINDS = ("cutmix", "mixup", "choice", "speckle", "fog", "choice-own", "swap", "nested")
+REST = [pytest.param(name, marks=pytest.mark.full) for name in MIXERS if name not in KINDS]
+every_mixer = pytest.mark.parametrize("name", [*KINDS, *REST])
 SHAPE = (6, 6, 5, 3)
 FEW = ["cutmix", "choice", "choice-own"]  # Opaque, a box with an opacity, a mask with an opacity.
 few_mixers = pytest.mark.parametrize("name", FEW)

@@ -37,7 +37,10 @@ def test_the_naive_code_is_right(method, per):
     assert (soft.max(1) < 1).any()
 
 
-@pytest.mark.parametrize("layout, dtype", [("NHWC", "float32"), ("NCHW", "uint8")])
+@pytest.mark.parametrize(
+    "layout, dtype",
+    [("NHWC", "float32"), pytest.param("NCHW", "uint8", marks=pytest.mark.full)],
+)
 def test_every_contender_of_this_process_runs(layout, dtype, monkeypatch):
     monkeypatch.setattr(cases, "SIZES", SMALL)
     case = cases.Case("224", dtype, layout, "both", "example")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import reference
 from helpers import (
+    KINDS,
     MIXERS,
     OPAQUE,
     PAIRINGS,
@@ -109,8 +110,6 @@ AXES = {
     "layout": list(LAYOUTS),
     "rows": (6, 5, 1, 0),
 }
-# A region and an opacity of each kind: a box or none, opaque or not, a mask of bools or of floats.
-KINDS = ("cutmix", "mixup", "choice", "speckle", "fog", "choice-mask", "choice-own", "swap")
 CASES = [Case(**case) for case in pairwise(allowed, {"mixer": KINDS} | AXES)]
 MORE = [Case(**case) for case in pairwise(allowed, {"mixer": list(MIXERS)} | AXES)]
 CASES += [pytest.param(case, marks=pytest.mark.full) for case in MORE]

@@ -119,7 +119,7 @@ def on_one_device(name, per="example"):
     return jax.jit(everything)(both(PAIRINGS[name], per), fresh(), *batch())
 
 
-@cover("name, mesh, axis_type", [*PAIRINGS], [*MESHES], ["Auto", "Explicit"])
+@cover("mesh, name, axis_type", [*MESHES], [*PAIRINGS], ["Auto", "Explicit"], strength=1)
 def test_every_pairing_on_every_mesh(axis_type, mesh, name):
     sizes, spec = MESHES[mesh]
     arrays = on_mesh(batch(), mesh_of(sizes, axis_type), spec)
