@@ -30,7 +30,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("jaxmix")
 
 # Programs of their own, and a file that is read by a type checker.
-collect_ignore = ["golden", "benchmarks", "mutations", "user_types.py"]
+collect_ignore = ["golden", "benchmarks", "mutations", "accelerator.py", "conformance.py"]
+collect_ignore += ["user_types.py"]
 
 
 # What a compiler makes of a program is seen here; elsewhere its optimisations take longer than they
