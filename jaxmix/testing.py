@@ -71,7 +71,7 @@ def check(
     others = CutMix(pairing=mixer.pairing), MixUp(pairing=mixer.pairing)
     policy = RandomApply(RandomChoice((mixer, *others), probs=(0.6, 0.2, 0.2)), 0.8)
     for variant in (mixer, *_granularities(mixer), policy):
-        trial = shape, {"channel_axis": channel_axis}
+        trial, mixes = (shape, {"channel_axis": channel_axis}), f"{variant!r} on images {shape}"
         plan = variant.plan(jax.random.key(0), shape, channel_axis=channel_axis)
         laws = {
             "labels match pixels": _labels_match_pixels(plan, *trial),
@@ -82,7 +82,7 @@ def check(
             laws["pure"] = _pure(mixer, *trial)
         for name, findings in laws.items():
             for finding in findings:
-                _compare(f"{where}: the law {name!r} does not hold for {variant!r}", *finding)
+                _compare(f"{where}: the law {name!r} does not hold for {mixes}", *finding)
 
 
 def _granularities(mixer: Mixer) -> list[Mixer]:
