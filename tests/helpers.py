@@ -179,17 +179,16 @@ def make(name, *, per="example", pairing="flip"):
     return MIXERS[name](per=per, pairing=PAIRINGS[pairing])
 
 
-# A region and an opacity of each kind: a box, a mask of bools or of floats, or none; opaque or not.
-KINDS = ("cutmix", "mixup", "choice", "speckle", "fog", "choice-own", "swap", "nested")
-REST = [pytest.param(name, marks=pytest.mark.full) for name in MIXERS if name not in KINDS]
-every_mixer = pytest.mark.parametrize("name", [*KINDS, *REST])
+def some_mixers(names, *kept):
+    """Parametrizes a test over some mixers; all but those that are kept are marked `full`."""
+    marks = {name: [] if name in kept else [pytest.mark.full] for name in names}
+    return pytest.mark.parametrize("name", [pytest.param(n, marks=m) for n, m in marks.items()])
+
+
 SHAPE = (6, 6, 5, 3)
 FEW = ["cutmix", "choice", "choice-own"]  # Opaque, a box with an opacity, a mask with an opacity.
-few_mixers = pytest.mark.parametrize("name", FEW)
-few_mixers_and_pairings = pytest.mark.parametrize(
-    ("name", "pairing"),
-    [*[(name, "flip") for name in FEW], ("choice", "roll"), ("choice", "permutation")],
-)
+few_mixers = some_mixers(FEW, "choice", "choice-own")
+every_mixer = some_mixers(MIXERS, "choice", "choice-own", "speckle", "swap")
 
 
 def images_and_labels(shape=SHAPE, *, copies=None):

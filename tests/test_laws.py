@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import reference
 from helpers import (
-    KINDS,
     MIXERS,
     OPAQUE,
     PAIRINGS,
@@ -91,6 +90,10 @@ class Case:
         elif self.channel_axis == 1:
             shape.insert(1, channels)
         return tuple(shape)
+
+
+# A region and an opacity of each kind: a box, a mask of bools or of floats, or none; opaque or not.
+KINDS = ("cutmix", "mixup", "choice", "speckle", "fog", "choice-mask", "choice-own", "swap")
 
 
 def allowed(case):
