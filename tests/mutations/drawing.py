@@ -295,14 +295,14 @@ MIXERS = mutants(
         'return 1 if per == "batch" else batch',
         "return 1",
         "rows are drawn once and do not fit",
-        f"{LAWS} -k granularity",
+        "tests/test_mixers.py -k 'per_batch or per_example'",
     ),
     (
         "the-batch-draws-for-each",
         'return 1 if per == "batch" else batch',
         "return batch",
         'per="batch" draws as per="example" does',
-        f"{LAWS} -k granularity",
+        "tests/test_mixers.py -k 'per_batch or per_example'",
     ),
     (
         "pairs-are-led-by-the-second",
