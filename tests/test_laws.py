@@ -111,9 +111,10 @@ AXES = {
     "pairing": [name for name in PAIRINGS if name != "flip-groups8"],
     "dtype": DTYPES,
     "layout": list(LAYOUTS),
-    "rows": (6, 5, 1, 0),
+    "rows": (6, 5),
 }
 CASES = [Case(**case) for case in pairwise(allowed, {"mixer": KINDS} | AXES)]
+CASES += [Case(mixer, rows=rows) for mixer in ("choice", "choice-own") for rows in (0, 1)]
 MORE = [Case(**case) for case in pairwise(allowed, {"mixer": list(MIXERS)} | AXES)]
 CASES += [pytest.param(case, marks=pytest.mark.full) for case in MORE]
 # The scope makes pytest run all laws of a case in a row, with what was compiled for the first.

@@ -260,9 +260,9 @@ MAPPED = {  # How a function is mapped: axes of the mesh (None for pmap), its ty
     "pmap": (None, None, None),
     "shard_map-Auto": ({"batch": DEVICES}, "Auto", {"batch"}),
     "shard_map-Explicit": ({"batch": DEVICES}, "Explicit", {"batch"}),
+    "shard_map-partly-Explicit": ({"batch": DEVICES, "model": 2}, "Explicit", {"batch"}),
     "shard_map-both": ({"batch": DEVICES, "model": 2}, "Explicit", {"batch", "model"}),
     "shard_map-partly-Auto": ({"batch": DEVICES, "model": 2}, "Auto", {"batch"}),
-    "shard_map-partly-Explicit": ({"batch": DEVICES, "model": 2}, "Explicit", {"batch"}),
 }
 
 
