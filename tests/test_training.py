@@ -90,6 +90,7 @@ def draw_key(key, step, micro_batch):
 def test_every_step_micro_batch_and_device_draws_its_own():
     """No two draws of a run are the same, as they would be if the numbers were added up."""
     shape = ROWS, SIDE, SIDE, 2
+    some_devices(4)
 
     @jax.pmap
     def draw(devices, key):
