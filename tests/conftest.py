@@ -41,6 +41,7 @@ OPTIMISED = ("test_compiled", "test_golden", "test_laws_pure", "test_sharding_tr
 
 @pytest.fixture(autouse=True, scope="module")
 def _programs(request):
+    """Compiles a module's programs as it needs them, and lets go of them at its end."""
     name = getattr(request.module, "__name__", "")
     if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
         jax.config.update("jax_disable_most_optimizations", name not in OPTIMISED)

@@ -262,7 +262,7 @@ def assert_same(left, right, ulps=0):
 
 
 def average_of_painted(plan, rows, spatial, channel_axis, dtype):
-    """Paint image i with the one-hot vector of i, mix, average over the pixels: float64[B, B]."""
+    """Paints image i with the one-hot vector of i, mixes and averages the pixels: float64[B, B]."""
     channels, averages = 1 if channel_axis is None else 3, []
     eye = np.eye(rows, -(-rows // channels) * channels)  # Painted a few channels at a time.
     for colours in np.split(eye, eye.shape[1] // channels, axis=1):
@@ -328,13 +328,12 @@ def pairwise(allowed, axes):
     return cases
 
 
-def cover(names, *axes, strength=2, **options):
-    """Parametrizes a test over a product; cases that add nothing to the others are marked `full`.
+def cover(names, *axes, **options):
+    """Parametrizes a test over a product; cases that add no value to the others are marked `full`.
 
     Args:
         names: the names of the arguments, as for `pytest.mark.parametrize`.
         axes: the values of each argument.
-        strength: how many arguments at a time are to meet in all their combinations.
         options: for `pytest.mark.parametrize`.
     """
     sizes, seen, cases = [len(axis) for axis in axes], set(), []
@@ -342,9 +341,8 @@ def cover(names, *axes, strength=2, **options):
     def diagonal(places):
         return [(place - places[0]) % size for place, size in zip(places, sizes, strict=True)]
 
-    together = list(itertools.combinations(range(len(axes)), strength))
     for places in sorted(itertools.product(*map(range, sizes)), key=diagonal):
-        met = {(some, *(places[i] for i in some)) for some in together}
+        met = set(enumerate(places))
         values = [axis[place] for axis, place in zip(axes, places, strict=True)]
         marks = [pytest.mark.full] if met <= seen else []
         cases.append((places, pytest.param(*values, marks=marks)))

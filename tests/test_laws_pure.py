@@ -141,7 +141,6 @@ def test_scan_is_a_loop(name):
     FEW,
     ["flip", "roll", "permutation"],
     ["float32", "bfloat16"],
-    strength=1,
 )
 def test_gradient_reaches_both_images(name, pairing, dtype):
     """Mixing is linear in the images: each gets its weights back, from both rows that show it."""

@@ -310,7 +310,6 @@ def test_bfloat16_keeps_every_bit_of_what_is_not_blended():
     ["float32", "bfloat16", "float16", "complex64"],
     ["flip", "roll", "permutation"],
     [CutMix, MixUp],
-    strength=1,
 )
 def test_the_transpose_of_mixing(mixer, pairing, dtype):
     """<mix(x), y> = <x, transpose(y)>, by itself, jitted, mapped over and as a gradient."""

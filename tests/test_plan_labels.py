@@ -259,7 +259,7 @@ LOSSES = {  # On class ids; on dense labels; both of them optax's.
 }
 
 
-@cover("kind, mixer", [*LOSSES], [CutMix(), MixUp()], strength=1, ids=str)
+@cover("kind, mixer", [*LOSSES], [CutMix(), MixUp()], ids=str)
 def test_losses_of_optax_with_21841_classes(mixer, kind):
     """The dense form to 1e-6, its gradient too; with class ids its [B, K] is never in memory."""
     rows, classes = 16, 21_841

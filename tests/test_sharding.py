@@ -119,7 +119,7 @@ def on_one_device(name, per="example"):
     return jax.jit(everything)(both(PAIRINGS[name], per), fresh(), *batch())
 
 
-@cover("mesh, name, axis_type", [*MESHES], [*PAIRINGS], ["Auto", "Explicit"], strength=1)
+@cover("mesh, name, axis_type", [*MESHES], [*PAIRINGS], ["Auto", "Explicit"])
 def test_every_pairing_on_every_mesh(axis_type, mesh, name):
     sizes, spec = MESHES[mesh]
     arrays = on_mesh(batch(), mesh_of(sizes, axis_type), spec)
@@ -152,7 +152,7 @@ def test_pairs_on_a_mesh(axis_type):
     assert_sharding_is_kept(results, arrays)
 
 
-@cover("name, axis_type", [*PAIRINGS], ["Auto", "Explicit"], strength=1)
+@cover("name, axis_type", [*PAIRINGS], ["Auto", "Explicit"])
 def test_vmap_on_a_mesh(axis_type, name):
     arrays = [np.stack([x, x[::-1]]) for x in batch()]
     mesh = mesh_of({"batch": 8}, axis_type)
@@ -288,7 +288,7 @@ def sharded(mode, function, axis=0):
 few_pairings = ["flip", "roll", "permutation", *NEIGHBOURS]
 
 
-@cover("mode, name", [*MAPPED], few_pairings, strength=1)
+@cover("mode, name", [*MAPPED], few_pairings)
 def test_every_pairing_on_every_device(mode, name):
     mixer = both((PAIRINGS | NEIGHBOURS)[name])
 
@@ -298,7 +298,7 @@ def test_every_pairing_on_every_device(mode, name):
     assert_equal(mapped(mode, step, batch()), one_after_the_other(name))
 
 
-@cover("name, mode", few_pairings, [mode for mode in MAPPED if mode != "pmap"], strength=1)
+@cover("name, mode", few_pairings, [mode for mode in MAPPED if mode != "pmap"])
 def test_gradients_through_every_device(mode, name):
     """Taken outside of the map: mixing is linear in the pixels, and the gradient its transpose."""
     mixer = both((PAIRINGS | NEIGHBOURS)[name])
@@ -325,7 +325,7 @@ def test_gradients_through_every_device(mode, name):
 VMAPPED = ["pmap", "shard_map-Explicit", "shard_map-partly-Explicit"]
 
 
-@cover("mode, name", VMAPPED, ["roll", "neighbour-flip"], strength=1)
+@cover("mode, name", VMAPPED, ["roll", "neighbour-flip"])
 def test_vmap_on_every_device(mode, name):
     mixer = both((PAIRINGS | NEIGHBOURS)[name])
     arrays = [np.stack([x, x]) for x in batch()]
@@ -415,7 +415,7 @@ def assert_the_same(name, result):
     assert np.all(reference.ulps(result[-1], expected[-1]) <= 1)
 
 
-@cover("count, axis_type", [1, 2, 4, 8], ["Auto", "Explicit"], strength=1)
+@cover("count, axis_type", [1, 2, 4, 8], ["Auto", "Explicit"])
 def test_the_number_of_devices_does_not_matter(axis_type, count):
     results = devices.results(mesh_of(count, axis_type))
     for name in devices.PAIRINGS:
