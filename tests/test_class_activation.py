@@ -13,8 +13,11 @@ def example():
     return helpers.load(EXAMPLE)
 
 
-def test_a_short_run_prints_its_tables_and_leaves_its_pictures(tmp_path):
-    printed, _ = helpers.run(EXAMPLE, "--epochs", 1, "--out", tmp_path)
+def test_a_short_run_prints_its_tables_and_leaves_its_pictures(
+    example, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setattr(example, "SHIFTS", [1])
+    printed, _ = helpers.main(example, monkeypatch, capsys, "--epochs", 1, "--out", tmp_path)
     rows = [line.strip("| ").split(" | ") for line in printed.splitlines() if "|" in line]
     assert [row[0] for row in rows[2:5]] == ["none", "mixup", "cutmix"]
     along = [row for row in rows if row[0] in ("CutMix", "MixUp")]
@@ -24,10 +27,10 @@ def test_a_short_run_prints_its_tables_and_leaves_its_pictures(tmp_path):
         assert (tmp_path / name).stat().st_size > 10_000
 
 
-def test_bad_arguments_are_refused(tmp_path):
+def test_bad_arguments_are_refused(example, monkeypatch, capsys, tmp_path):
     options = "--dataset", "fashion-mnist", "--data-dir", tmp_path
-    _, errors = helpers.run(EXAMPLE, *options, code=2)
-    assert "apt install dataset-fashion-mnist" in errors
+    message = helpers.refusal(example, monkeypatch, capsys, *options)
+    assert "apt install dataset-fashion-mnist" in message
 
 
 def test_the_mean_of_a_map_is_the_logit_without_its_bias(example):

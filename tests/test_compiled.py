@@ -60,8 +60,9 @@ def primitives(jaxpr):
 
 
 def compiled(call, *shapes):
-    """The program that runs."""
-    return jax.jit(call).lower(*shapes).compile()
+    """The program that runs, by the generator of loops that everybody has: see conftest.py."""
+    default = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else {}
+    return jax.jit(call).lower(*shapes).compile(default)
 
 
 CASES = [

@@ -4,7 +4,6 @@ import csv
 import re
 
 import helpers
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,23 +16,14 @@ def example():
     return helpers.load(EXAMPLE)
 
 
-def run(folder, *options, code=0):
-    return helpers.run(EXAMPLE, "--out", folder, *options, code=code)
-
-
-@pytest.fixture
-def as_people_run_it():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        with jax.debug_key_reuse(False):
-            yield
-
-
-def test_mixup_stops_the_network_from_memorising_wrong_labels(example, as_people_run_it):
+@pytest.mark.full
+def test_mixup_stops_the_network_from_memorising_wrong_labels(example):
     """Three seeds, half of the labels wrong: the claim of mixup's paper, section 3.4."""
-    cells = {
-        name: example.run_cell("digits", None, 100, 50, name, [0, 1, 2])
-        for name in ("none", "mixup 8")
-    }
+    with helpers.as_people_run_it():
+        cells = {
+            name: example.run_cell("digits", None, 100, 50, name, [0, 1, 2])
+            for name in ("none", "mixup 8")
+        }
     mean = {
         name: {figure: np.mean([float(row[figure]) for row in rows]) for figure in example.FIGURES}
         for name, rows in cells.items()
@@ -44,9 +34,9 @@ def test_mixup_stops_the_network_from_memorising_wrong_labels(example, as_people
         assert figures["best"] <= figures["last"] < figures["fgsm_0.02"] <= figures["fgsm_0.1"]
 
 
-def test_a_stopped_run_goes_on_and_ends_as_one_run(tmp_path):
-    options = "--noises", 80, "--seeds", 1, "--epochs", 2
-    whole, _ = run(tmp_path, *options)
+def test_a_stopped_run_goes_on_and_ends_as_one_run(example, monkeypatch, capsys, tmp_path):
+    options = "--out", tmp_path, "--noises", 80, "--seeds", 1, "--epochs", 2
+    whole, _ = helpers.run(EXAMPLE, *options)
     lines = [line for line in whole.splitlines() if line.startswith("| ")]
     assert len(lines) == 1 + 5 and re.search(r"80 % \| mixup 8 .* 30.9 ", whole)
     assert (tmp_path / "results.png").stat().st_size > 10_000
@@ -55,11 +45,11 @@ def test_a_stopped_run_goes_on_and_ends_as_one_run(tmp_path):
     rows = list(csv.DictReader(content.splitlines()))
     assert len(rows) == 5
     path.write_text("".join(content.splitlines(keepends=True)[:-1]))  # Without the last cell.
-    rest, progress = run(tmp_path, *options)
+    rest, progress = helpers.run(EXAMPLE, *options)
     assert rest == whole and path.read_text() == content
     assert "1/1" in progress and "2/2" not in progress
-    _, errors = run(tmp_path, *options[:-1], 3, code=2)
-    assert "give another --out" in errors
+    message = helpers.refusal(example, monkeypatch, capsys, *options[:-1], 3)
+    assert "give another --out" in message
     assert path.read_text() == content
 
 
@@ -94,8 +84,9 @@ def test_what_is_missing_is_what_is_run(example):
     assert list(example.missing_cells(rows, (0,), 3)) == [(0, name, [2]) for name in example.MIXERS]
 
 
-def test_bad_arguments_are_refused(tmp_path):
-    _, errors = run(tmp_path, "--noises", 100, code=2)
-    assert "--noises are from 0 to 99" in errors
-    _, errors = run(tmp_path, "--dataset", "fashion-mnist", "--data-dir", tmp_path, code=2)
-    assert "apt install dataset-fashion-mnist" in errors
+def test_bad_arguments_are_refused(example, monkeypatch, capsys, tmp_path):
+    message = helpers.refusal(example, monkeypatch, capsys, "--noises", 100)
+    assert "--noises are from 0 to 99" in message
+    options = "--dataset", "fashion-mnist", "--data-dir", tmp_path
+    message = helpers.refusal(example, monkeypatch, capsys, *options, "--out", tmp_path)
+    assert "apt install dataset-fashion-mnist" in message

@@ -18,17 +18,19 @@ def example():
     return helpers.load(EXAMPLE)
 
 
-def test_a_short_run_prints_its_figures_and_leaves_a_picture(tmp_path):
-    printed, _ = helpers.run(EXAMPLE, "--steps", 8, "--out", tmp_path)
+def test_a_short_run_prints_its_figures_and_leaves_a_picture(
+    example, monkeypatch, capsys, tmp_path
+):
+    printed, _ = helpers.main(example, monkeypatch, capsys, "--steps", 8, "--out", tmp_path)
     found = re.findall(r"(\w+): held-out pixel accuracy (0\.\d+), mean IoU (0\.\d+)", printed)
     assert [name for name, _, _ in found] == ["student", "teacher"]
     assert all(0 < float(overlap) <= float(accuracy) for _, accuracy, overlap in found)
     assert (tmp_path / "mixed.png").stat().st_size > 10_000
 
 
-def test_bad_arguments_are_refused():
-    _, errors = helpers.run(EXAMPLE, "--steps", 0, code=2)
-    assert "--steps starts at 1" in errors
+def test_bad_arguments_are_refused(example, monkeypatch, capsys):
+    message = helpers.refusal(example, monkeypatch, capsys, "--steps", 0)
+    assert "--steps starts at 1" in message
 
 
 def test_the_photograph_is_there_with_its_three_classes(example):

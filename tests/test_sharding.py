@@ -440,7 +440,7 @@ def test_the_number_of_processes_does_not_matter(tmp_path):
     """Two processes of four devices each, as two hosts have them."""
     port, path = helpers.free_port(), tmp_path / "results.npz"
     commands = ((devices.__file__, port, i, path) for i in range(2))
-    outputs = helpers.run_together(*commands, optimized=True)
+    outputs = helpers.run_together(*commands)
     digests = [json.loads(printed.splitlines()[-1]) for printed, _ in outputs]
     assert digests[0] == digests[1]
     expected = {name: devices.digest(name, x) for name, x in without_a_mesh().items()}

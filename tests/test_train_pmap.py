@@ -311,11 +311,11 @@ def test_resume_refuses_another_run(example, monkeypatch, capsys, two_epochs, op
     assert (two_epochs / "metrics.csv").read_bytes() == before
 
 
-def test_missing_files_name_the_package(tmp_path):
+def test_missing_files_name_the_package(example, monkeypatch, capsys, tmp_path):
     options = ("--dataset", "fashion-mnist", "--data-dir", tmp_path, "--out", tmp_path / "out")
-    _, errors = helpers.run(EXAMPLE, *options, code=2)
-    assert "apt install dataset-fashion-mnist" in errors and str(tmp_path) in errors
-    assert "Traceback" not in errors and not (tmp_path / "out").exists()
+    message = refusal(example, monkeypatch, capsys, *options)
+    assert "apt install dataset-fashion-mnist" in message and str(tmp_path) in message
+    assert not (tmp_path / "out").exists()
 
 
 def test_example_stays_short():
