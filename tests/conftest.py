@@ -5,14 +5,13 @@ package and of the README under these settings too, while `pytest jaxmix` or `py
 alone runs them under JAX's defaults, as a reader would. They hold under both.
 """
 
-import ctypes
 import os
-import pathlib
 
 # Before jax is imported: it reads these only once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # Workers share an accelerator.
 
+import helpers
 import hypothesis
 import jax
 import pytest
@@ -56,12 +55,6 @@ def _programs(request):
 
 @pytest.fixture(autouse=True)
 def _memory():
-    """Lets go of compiled programs before a process holds more than 0.8 GB, where Linux says so."""
+    """Lets go of compiled programs before a process holds more than 0.7 GB."""
     yield
-    try:
-        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-        if pages * os.sysconf("SC_PAGE_SIZE") > 0.8e9:
-            jax.clear_caches()
-            ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError):
-        pass
+    helpers.let_go(0.7e9)

@@ -1,6 +1,7 @@
 """What several test files need: numbers, keys, meshes, products of cases, and the examples."""
 
 import contextlib
+import ctypes
 import dataclasses
 import functools
 import importlib.util
@@ -419,6 +420,17 @@ def refusal(module, monkeypatch, capsys, *options):
     return message
 
 
+def let_go(limit=0):
+    """Lets go of compiled programs, if this process holds more bytes than that; on Linux alone."""
+    try:
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+        if pages * os.sysconf("SC_PAGE_SIZE") > limit:
+            jax.clear_caches()
+            ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        pass
+
+
 def run(*arguments, code=0):
     """Runs Python, which has to end with that code; what it printed to stdout and stderr."""
     return run_together(arguments, code=code)[0]
@@ -429,6 +441,7 @@ def run_together(*commands, code=0):
 
     Most optimisations are off: a run of seconds spends more time on them than it gains.
     """
+    let_go()
     settings = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     processes = [
         subprocess.Popen(
