@@ -223,6 +223,12 @@ def stacked(trees):
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
+def compiled(call, *arguments):
+    """The program that runs, by the generator of loops that everybody has: see conftest.py."""
+    usual = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else {}
+    return jax.jit(call).lower(*arguments).compile(usual)
+
+
 def both(pairing, per="example"):
     """CutMix or MixUp with that pairing: boxes, opacities, and one pass over the pixels."""
     return RandomChoice((CutMix(pairing=pairing), MixUp(pairing=pairing)), per=per)

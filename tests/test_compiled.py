@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from benchmarks.compiling import equations
+from helpers import compiled
 
 from jaxmix import CutMix, Mask, MixUp, RandomApply, RandomChoice, _region
 
@@ -57,12 +58,6 @@ def primitives(jaxpr):
         inner = equation.params["jaxpr"].jaxpr if equation.primitive.name == "jit" else None
         names += [equation.primitive.name] if inner is None else primitives(inner)
     return names
-
-
-def compiled(call, *shapes):
-    """The program that runs, by the generator of loops that everybody has: see conftest.py."""
-    default = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else {}
-    return jax.jit(call).lower(*shapes).compile(default)
 
 
 CASES = [

@@ -11,6 +11,7 @@ from helpers import (
     assert_same,
     by_plan,
     call,
+    compiled,
     every_mixer,
     few_mixers,
     fresh,
@@ -30,7 +31,7 @@ def test_eager_is_jit_with_one_lambda_for_the_batch(alpha, seed):
         return mixer.plan(key, images.shape).images(images)
 
     eager = mixed(fresh(seed), images)
-    assert_same(jax.jit(mixed)(fresh(seed), images), eager)
+    assert_same(compiled(mixed, fresh(seed), images)(fresh(seed), images), eager)
     assert_same(mixer(fresh(seed), images), eager)
 
 

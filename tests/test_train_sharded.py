@@ -325,6 +325,8 @@ def test_a_run_that_cannot_start_says_why(
     example, monkeypatch, capsys, tmp_path, options, expected
 ):
     out = tmp_path / "out"
+    if "devices" in expected:
+        helpers.some_devices(8)
     assert expected in refusal(example, monkeypatch, capsys, *options, "--out", out)
     assert not out.exists()
 
