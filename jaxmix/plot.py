@@ -17,7 +17,6 @@ from jax.typing import ArrayLike
 
 from jaxmix import _checks, _labels
 from jaxmix._mixers import Mixer, check_mixer
-from jaxmix._pairing import Flip
 from jaxmix._plan import Plan
 from jaxmix._region import Box
 
@@ -63,17 +62,13 @@ def show(
     """
     where = "plot.show"
     pictures = _pictures(where, images)
-    batch = len(pictures)
-    _checks.count(where, "columns", columns, 1)
+    columns = min(_checks.count(where, "columns", columns, 1), max(len(pictures), 1))
     if plan is not None:
         _check_plan(where, plan, pictures)
-    titles = _titles(where, labels, plan, class_names, batch)
-    columns = max(1, min(columns, batch))
-    rows = -(-batch // columns)
-    figure = _figure(where, rows, columns, 1.5 if labels is not None else 1.1)
-    for i, picture in enumerate(pictures):
-        axes = _panel(figure.add_subplot(rows, columns, i + 1), picture, plan, i)
-        axes.set_title(titles[i], fontsize=8)
+    titles = _titles(where, labels, plan, class_names, len(pictures))
+    figure = _figure(where, [(pictures, plan)], columns, 1.1 if labels is None else 1.5)
+    for axes, title in zip(figure.axes, titles, strict=True):
+        axes.set_title(title, fontsize=8)
     return figure
 
 
@@ -107,33 +102,45 @@ def gallery(images: ArrayLike, mixers: Sequence[Mixer], key: jax.Array) -> Any:
         raise _checks.type_error(where, "mixers must be a sequence of mixers", mixers)
     for mixer in mixers:
         check_mixer(where, "each of mixers", mixer)
-    rows, columns = 1 + len(mixers), len(pictures)
-    figure = _figure(where, rows, columns, 1.35)
-    figure.get_layout_engine().set(h_pad=0.1)
     # The channels of a greyscale picture were dropped: all axes are spatial then.
     layout: Any = {"channel_axis": -1 if pictures.ndim == 4 else None}
-    for row, mixer in enumerate((None, *mixers)):
-        plan, mixed, name = None, pictures, "original"
-        if mixer is not None:
-            plan = mixer.plan(jax.random.fold_in(key, row), pictures.shape, **layout)
-            mixed, name = plan.images(pictures, **layout), repr(mixer)
-        for i, picture in enumerate(np.asarray(mixed)):
-            axes = figure.add_subplot(rows, columns, row * columns + i + 1)
-            _panel(axes, picture, plan, i)
-            if i == 0:
-                # A title that is wider than its axes would widen the first column.
-                axes.set_title(" ", fontsize=8)
-                axes.text(0, 1.06, name, fontsize=8, transform=axes.transAxes, in_layout=False)
+    batches: list = [(pictures, None)]
+    for row, mixer in enumerate(mixers, 1):
+        plan = mixer.plan(jax.random.fold_in(key, row), pictures.shape, **layout)
+        batches.append((np.asarray(plan.images(pictures, **layout)), plan))
+    columns = max(len(pictures), 1)
+    figure = _figure(where, batches, columns, 1.35)
+    figure.get_layout_engine().set(h_pad=0.1)
+    for axes, mixer in zip(figure.axes[::columns], ("original", *mixers), strict=False):
+        # A title that is wider than its axes would widen the first column.
+        axes.set_title(" ", fontsize=8)
+        axes.text(0, 1.06, str(mixer), fontsize=8, transform=axes.transAxes, in_layout=False)
     return figure
 
 
-def _figure(where: str, rows: int, columns: int, height: float) -> Any:
-    """An empty figure for a grid of pictures, a row of which is `height` inches high."""
+def _figure(where: str, batches: list, columns: int, height: float) -> Any:
+    """The pictures of some batches, one after the other, outlined where their plans painted.
+
+    Args:
+        where: the name of the call, for errors.
+        batches: (pictures, plan or None) of each.
+        columns: pictures in a row.
+        height: the height of a row in inches.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(f"{where} needs matplotlib: pip install matplotlib") from error
-    return Figure(figsize=(1.2 * columns + 0.2, height * rows + 0.2), layout="constrained")
+    tiles = [(*tile, plan) for pictures, plan in batches for tile in enumerate(pictures)]
+    rows = -(-len(tiles) // columns)
+    figure = Figure(figsize=(1.2 * columns + 0.2, height * rows + 0.2), layout="constrained")
+    for place, (row, picture, plan) in enumerate(tiles, 1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        if plan is not None:
+            _outline(axes, plan, row)
+    return figure
 
 
 def _pictures(where: str, images: Any) -> np.ndarray:
@@ -161,13 +168,8 @@ def _check_plan(where: str, plan: Any, pictures: np.ndarray) -> None:
     """Raises unless it is a plan for a batch of pictures of that size."""
     if not isinstance(plan, Plan):
         raise _checks.type_error(where, "plan must be a Plan", plan)
-    batch, spatial = len(pictures), pictures.shape[1:3]
-    if plan.lam.shape != (batch,) or plan.spatial not in (None, spatial):
-        extents = "any extents" if plan.spatial is None else f"extents {plan.spatial}"
-        raise ValueError(
-            f"{where}: plan is for a batch of {plan.batch} and {extents}, got {batch} images of "
-            f"extents {spatial}"
-        )
+    with _checks.renamed(where, "Plan.weights"):
+        plan.weights(pictures.shape[:3], channel_axis=None)
 
 
 def _titles(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) -> list[str]:
@@ -181,8 +183,8 @@ def _titles(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) 
     labels = _labels.checked(where, "labels", labels, classes)
     _checks.batch(where, "labels", labels, batch, f"a batch of {batch} images")
     if labels.ndim == 1:
-        plan = Plan.of((batch,), Flip(), opacity=jnp.zeros(batch)) if plan is None else plan
-        labels = plan.labels(labels, num_classes=classes)
+        unmixed = jax.nn.one_hot(labels, classes)
+        labels = plan.labels(labels, num_classes=classes) if plan else unmixed
     shares = np.asarray(labels).astype(np.float64)
     if shares.shape[1] == 1:
         return [f"{value:.2f}" for value in shares[:, 0]]
@@ -192,15 +194,6 @@ def _titles(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) 
         "\n".join(f"{names[k]} {row[k]:.2f}" for k in two if row[k] >= 0.005)
         for row, two in zip(shares, order, strict=True)
     ]
-
-
-def _panel(axes: Any, picture: np.ndarray, plan: Plan | None, row: int) -> Any:
-    """Shows one picture, without ticks, and outlines what its plan painted."""
-    axes.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
-    if plan is not None:
-        _outline(axes, plan, row)
-    return axes
 
 
 def _outline(axes: Any, plan: Plan, row: int) -> None:

@@ -7,7 +7,7 @@ Example:
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, get_args
 
 import jax
@@ -24,7 +24,8 @@ from jaxmix._policies import RandomApply, RandomChoice
 from jaxmix._pytree import replaced
 
 DTYPES = ("float32", "bfloat16", "float16", "uint8", "int32", "bool")
-Finding = tuple[str, Any, Any, Any]  # What it is about, what was found, expected, and how exactly.
+# What each is about, what was found, what was expected, and within which tolerance.
+Findings = Generator[tuple[str, Any, Any, float], None, None]
 
 
 def check(
@@ -70,18 +71,16 @@ def check(
     shape = _checks.batched_shape(where, shape)
     others = CutMix(pairing=mixer.pairing), MixUp(pairing=mixer.pairing)
     policy = RandomApply(RandomChoice((mixer, *others), probs=(0.6, 0.2, 0.2)), 0.8)
+    layout: Any = {"channel_axis": channel_axis}
     for variant in (mixer, *_granularities(mixer), policy):
-        trial, mixes = (shape, {"channel_axis": channel_axis}), f"{variant!r} on images {shape}"
-        plan = variant.plan(jax.random.key(0), shape, channel_axis=channel_axis)
-        laws = {
-            "labels match pixels": _labels_match_pixels(plan, *trial),
-            "granularity": _drawn_alike(plan, variant),
-        }
+        plan = variant.plan(jax.random.key(0), shape, **layout)
+        laws = [_labels_match_pixels(plan, shape, layout), _granularity(plan, variant)]
         if variant is mixer:
-            laws["bits and dtypes"] = _bits_and_dtypes(plan, *trial)
-            laws["pure"] = _pure(mixer, *trial)
-        for name, findings in laws.items():
-            for finding in findings:
+            laws += [_bits_and_dtypes(plan, shape, layout), _pure(mixer, shape, layout)]
+        for law in laws:
+            name = law.__name__.replace("_", " ").strip()
+            for finding in law:
+                mixes = f"{variant!r} on images {shape}"
                 _compare(f"{where}: the law {name!r} does not hold for {mixes}", *finding)
 
 
@@ -93,17 +92,18 @@ def _granularities(mixer: Mixer) -> list[Mixer]:
     return [replaced(mixer, per=per) for per in allowed if per != mixer.per]
 
 
-def _labels_match_pixels(plan: Plan, shape: tuple, layout: dict) -> Iterator[Finding]:
-    rows = shape[0]
-    each_row = np.eye(rows, dtype=np.float32).reshape(rows, rows, *[1] * len(shape[1:]))
-    mixed = [plan.images(np.broadcast_to(x, shape), **layout) for x in each_row]
+def _labels_match_pixels(plan: Plan, shape: tuple, layout: dict) -> Findings:
+    rows, ones = shape[0], np.ones(shape[1:], np.float32)
+    mixed = [
+        plan.images(np.multiply.outer(x, ones), **layout) for x in np.eye(rows, dtype=np.float32)
+    ]
     painted = np.asarray(mixed, np.float64).reshape(rows, rows, -1).mean(2).T
     labels = np.asarray(plan.labels(jnp.arange(rows), num_classes=rows, smoothing=0.1), np.float64)
     yield "labels with smoothing=0.1", labels, 0.9 * painted + 0.1 / rows, 2**-20
     yield "their sums", labels.sum(1), np.ones(rows), 2**-22
 
 
-def _drawn_alike(plan: Plan, mixer: Mixer) -> Iterator[Finding]:
+def _granularity(plan: Plan, mixer: Mixer) -> Findings:
     if isinstance(mixer, RandomApply | RandomChoice):
         return  # The mixers in them keep their own granularity.
     first = {"pair": np.asarray(plan.partner), "batch": np.zeros(plan.batch, int)}
@@ -111,7 +111,7 @@ def _drawn_alike(plan: Plan, mixer: Mixer) -> Iterator[Finding]:
         yield "what is drawn", drawn, drawn[first.get(mixer.per, ...)], 0
 
 
-def _bits_and_dtypes(plan: Plan, shape: tuple, layout: dict) -> Iterator[Finding]:
+def _bits_and_dtypes(plan: Plan, shape: tuple, layout: dict) -> Findings:
     rng, partner = np.random.default_rng(0), np.asarray(plan.partner)
     share = np.asarray(plan.weights(shape, **layout), np.float64)
     channel = _checks.channel("", shape, **layout, region=False)
@@ -132,7 +132,7 @@ def _bits_and_dtypes(plan: Plan, shape: tuple, layout: dict) -> Iterator[Finding
         yield f"{dtype} images, where both are shown", found, mean, unit
 
 
-def _pure(mixer: Mixer, shape: tuple, layout: dict) -> Iterator[Finding]:
+def _pure(mixer: Mixer, shape: tuple, layout: dict) -> Findings:
     images = np.random.default_rng(0).uniform(0.1, 1, shape).astype(np.float32)
     how = {"num_classes": shape[0]}
 
