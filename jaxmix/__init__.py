@@ -17,7 +17,7 @@ from jaxmix import plot, recipes, testing
 from jaxmix._beta import symmetric_beta
 from jaxmix._functions import cutmix, mixup
 from jaxmix._mixers import CutMix, Mixer, MixUp
-from jaxmix._pairing import Flip, Neighbour, Permutation, Roll
+from jaxmix._pairing import Flip, Neighbour, Permutation, Roll, Swap
 from jaxmix._plan import Plan
 from jaxmix._policies import RandomApply, RandomChoice
 from jaxmix._region import Box, Mask
@@ -37,6 +37,7 @@ __all__ = [
     "RandomApply",
     "RandomChoice",
     "Roll",
+    "Swap",
     "cutmix",
     "mixup",
     "plot",

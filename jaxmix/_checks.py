@@ -149,17 +149,10 @@ def spatial(sizes: tuple, channel: int | None) -> tuple:
 def canvas(where: str, sizes: tuple, channel_axis: Any) -> tuple:
     """The spatial extents of images that a region can be painted on."""
     extents = spatial(sizes, channel(where, sizes, channel_axis, region=True))
-    if not extents:
-        raise ValueError(
-            f"{where}: a region needs images with at least one spatial axis, got none in the shape "
-            f"{sizes}; pass images such as [B, H, W, C], or channel_axis=None if the last axis is "
-            "no channel axis"
-        )
-    if any(_is_int(extent) and extent == 0 for extent in extents):
-        raise ValueError(
-            f"{where}: a region needs spatial axes of at least one pixel, got images of shape "
-            f"{sizes}"
-        )
+    if not extents or any(_is_int(extent) and extent == 0 for extent in extents):
+        wanted = "a region needs images with at least one spatial axis, and of at least one pixel"
+        remedy = "pass channel_axis=None if the last axis is no channel axis"
+        raise value_error(where, wanted, sizes, remedy)
     return extents
 
 
@@ -208,12 +201,8 @@ def choice(where: str, argument: str, value: Any, choices: tuple[str, ...]) -> A
 def count(where: str, argument: str, value: Any, least: int | None) -> int:
     """A static integer."""
     if not _is_int(value):
-        raise type_error(
-            where,
-            f"{argument} must be a static Python int",
-            value,
-            "it shapes the program, so under jit close over it or name it in static_argnames",
-        )
+        remedy = "it shapes the program, so under jit close over it or name it in static_argnames"
+        raise type_error(where, f"{argument} must be a static Python int", value, remedy)
     if least is not None and value < least:
         raise value_error(where, f"{argument} must be at least {least}", value)
     return operator.index(value)

@@ -40,24 +40,22 @@ def paint(
     rank = images.ndim
     axes = tuple(axis for axis in range(1, rank) if axis != channel)
 
-    def natural(images, partners):
-        painted = _painted(region, images.shape, axes)
-        return _paint_over(images, partners, painted, opacity)
+    def over(images, partners, shape=images.shape, stretch=1):
+        painted = _painted(region, shape, axes, stretch)
+        mixed = _paint_over(images.reshape(shape), partners.reshape(shape), painted, opacity)
+        return mixed.reshape(images.shape)
 
     # Under a mask that is broadcast over a short innermost axis, such as three channels, loops on
     # CPUs do not vectorise: fold it into the axis before it. On a TPU that would be a relayout.
     def folded(images, partners):
         *outer, width, channels = images.shape
-        flat = (*outer, width * channels)
-        painted = _painted(region, flat, axes, stretch=channels)
-        mixed = _paint_over(images.reshape(flat), partners.reshape(flat), painted, opacity)
-        return mixed.reshape(images.shape)
+        return over(images, partners, (*outer, width * channels), channels)
 
     short = rank > 2 and images.shape[-1] <= 16
     foldable = region is None or (isinstance(region, Box) and channel == rank - 1)
     if not (short and foldable) or _sharding.is_split(images, rank - 2):
-        return natural(images, partners)
-    return lax.platform_dependent(images, partners, tpu=natural, default=folded)
+        return over(images, partners)
+    return lax.platform_dependent(images, partners, tpu=over, default=folded)
 
 
 @jit

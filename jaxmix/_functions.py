@@ -126,5 +126,4 @@ def mixup(
     """
     options = CallOptions(num_classes=num_classes, smoothing=smoothing, channel_axis=channel_axis)
     with _checks.renamed("mixup", "MixUp"):
-        mixer = MixUp(alpha, per=per, pairing=pairing, fold=fold)
-        return mixer(key, images, labels, **options)
+        return MixUp(alpha, per=per, pairing=pairing, fold=fold)(key, images, labels, **options)

@@ -37,9 +37,8 @@ def checked(where: str, argument: str, value: Any, num_classes: Any) -> jax.Arra
         wanted = f"{argument} of rank 1 must be class ids, which are integers"
         raise _checks.type_error(where, wanted, value, "regression targets are float[B, 1]")
     if num_classes is None:
-        raise ValueError(
-            f"{where}: {argument} are class ids ({_checks.describe(value)}): pass num_classes=K"
-        )
+        given = f"{argument} are class ids ({_checks.describe(value)})"
+        raise ValueError(f"{where}: {given}: pass num_classes=K")
     if isinstance(value, np.ndarray) and value.size and value.max() >= num_classes:
         wanted = f"class ids must be below num_classes={num_classes}"
         raise _checks.value_error(where, wanted, value.max().item())
@@ -79,9 +78,8 @@ def encode(
         dtype = jnp.float64 if jnp.float64 in (own.dtype, others.dtype) else jnp.float32
         own, others = (_dense(labels, dtype, smoothing, num_classes) for labels in (own, others))
         return own, others, lambda mixed: mixed
-    (own_hits, own_known), (other_hits, other_known) = (
-        _hits(y, num_classes) for y in (own, others)
-    )
+    own_hits, own_known = _hits(own, num_classes)
+    other_hits, other_known = _hits(others, num_classes)
     mine = _smooth(jnp.array([[1.0, 1, 0, 0]], jnp.float32), own_known, smoothing, num_classes)
     theirs = _smooth(jnp.array([[1.0, 0, 1, 0]], jnp.float32), other_known, smoothing, num_classes)
 

@@ -364,7 +364,8 @@ class Plan:
 
         Args:
             rows: a slice of static bounds, without a step, that no row's partner lies outside of:
-                with `Flip(groups)` on the bounds of groups, any with `Roll(0)`.
+                with `Swap()` from an even row to an even one or the end, with `Flip(groups)` on the
+                bounds of groups, any with `Roll(0)`, and one of no rows always.
 
         Returns:
             The plan for a batch of `j - i`.
@@ -393,12 +394,12 @@ class Plan:
         stop = max(start, stop)
         if step != 1:
             raise _checks.value_error(where, "a slice of a plan has no step", rows)
-        pairing = self.pairing.within(start, stop, batch)
+        empty = start == stop
+        pairing = _pairing.SAME_ROW if empty else self.pairing.within(start, stop, batch)
         if pairing is None:
             raise ValueError(
                 f"{where}: rows {start} to {stop} of {batch} have partners outside of the slice "
-                f"with {self.pairing!r}; pair with Flip(groups=n), slices holding whole groups, "
-                "or draw a plan for each slice"
+                f"with {self.pairing!r}; slice Swap() at even rows, Flip(groups=n) at whole groups"
             )
         arrays = jax.tree.map(_sharding.with_whole_rows, (self.region, self.opacity, self.lam))
         region, opacity, lam = jax.tree.map(lambda x: x[start:stop], arrays)
@@ -436,9 +437,8 @@ class Plan:
             region = _region.at(self.region, self.spatial, spatial)
         if region is None:
             raise ValueError(
-                f"{where}: the region was made for extents {self.spatial} and need not fit the "
-                f"pixels of {spatial}; draw boxes with CutMix(grid=n), of cells that are whole "
-                "pixels there, or make a plan for each resolution with Plan.of"
+                f"{where}: the region was made for extents {self.spatial} and need not fit pixels "
+                f"of {spatial}; draw boxes by CutMix(grid=n), or make a plan of each by Plan.of"
             )
         return Plan(self.pairing, region, self.opacity, self.lam, spatial, self.batch)
 
@@ -459,9 +459,8 @@ class Plan:
         if self.lam.shape != (self.batch,):
             raise ValueError(
                 f"{where}: the plan was made for a batch of {self.batch}, but its lam is "
-                f"{_checks.describe(self.lam)}: it was split or stacked after it was drawn, so its "
-                "pairing no longer applies; draw a plan inside of jax.shard_map, take a slice as "
-                "plan[i:j], map over several with jax.vmap"
+                f"{_checks.describe(self.lam)}, as it was split or stacked since; draw a plan "
+                "inside of jax.shard_map, take a slice as plan[i:j], map over several by jax.vmap"
             )
         return self.batch
 
@@ -511,8 +510,7 @@ class Plan:
         if len(fitting) > 1:
             raise ValueError(
                 f"{where}: images of shape {shape} can be read in several ways with extents "
-                f"{self.spatial}: pass channel_axis=-1 (channels-last) or channel_axis=1 "
-                "(channels-first)"
+                f"{self.spatial}: pass channel_axis=-1 (last) or channel_axis=1 (first)"
             )
         return fitting[0]
 

@@ -4,6 +4,7 @@ Under an Explicit mesh the sharding of an array is part of its type, so that ope
 they cannot place; under an Auto mesh XLA decides, and nothing here has to do anything.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,17 @@ def is_split(x: jax.Array, axis: int = 0) -> bool:
     """Whether an Explicit mesh splits `x` along `axis` or a later one."""
     sharding = explicit(x)
     return sharding is not None and any(name is not None for name in sharding.spec[axis:])
+
+
+def parts(x: jax.Array) -> int:
+    """Into how many parts the rows of `x` are split over devices, or may be, where XLA decides."""
+    sharding = jax.typeof(x).sharding
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.empty:
+        return jax.device_count()
+    mesh, rows = sharding.mesh, sharding.spec[0] if sharding.spec else None
+    names = rows if isinstance(rows, tuple) else (rows,)
+    axes = zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
+    return math.prod(n for name, n, kind in axes if kind is AxisType.Auto or name in names)
 
 
 def spread_like(x: jax.Array, values: jax.Array) -> jax.Array:
@@ -43,7 +55,7 @@ def with_whole_rows(x: jax.Array) -> jax.Array:
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, spec))
 
 
-def keep_sharding(rearrange: Callable[[jax.Array], jax.Array], x: jax.Array) -> Any:
+def keep_sharding(rearrange: Callable[[Any], Any], x: jax.Array) -> Any:
     """`rearrange(x)`, sharded as `x` is: where Explicit meshes refuse it, with Auto axes."""
     sharding = explicit(x)
     if sharding is None:
@@ -63,10 +75,8 @@ def rows_at(x: jax.Array, index: jax.Array) -> jax.Array:
 
 def check_alike(where: str, argument: str, like: jax.Array, donors: jax.Array) -> None:
     """Raises unless donors are split over an Explicit mesh as what they are mixed with is."""
-    specs = []
-    for x in (like, donors):
-        sharding = explicit(x)
-        specs.append((None,) * x.ndim if sharding is None else (*sharding.spec,))
+    known = [(x, explicit(x)) for x in (like, donors)]
+    specs = [(None,) * x.ndim if split is None else (*split.spec,) for x, split in known]
     if any(one != other for one, other in zip(*specs, strict=False)):
         raise ValueError(
             f"{where}: donors must be laid out over the mesh as {argument} are, P{specs[0]}, got "

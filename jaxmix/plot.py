@@ -63,8 +63,11 @@ def show(
     where = "plot.show"
     pictures = _pictures(where, images)
     columns = min(_checks.count(where, "columns", columns, 1), max(len(pictures), 1))
+    if not isinstance(plan, Plan | None):
+        raise _checks.type_error(where, "plan must be a Plan", plan)
     if plan is not None:
-        _check_plan(where, plan, pictures)
+        with _checks.renamed(where, "Plan.weights"):
+            plan.weights(pictures.shape[:3], channel_axis=None)
     titles = _titles(where, labels, plan, class_names, len(pictures))
     figure = _figure(where, [(pictures, plan)], columns, 1.1 if labels is None else 1.5)
     for axes, title in zip(figure.axes, titles, strict=True):
@@ -164,14 +167,6 @@ def _pictures(where: str, images: Any) -> np.ndarray:
     return np.nan_to_num((pictures - low) / max(high - low, 1e-30), posinf=1.0, neginf=0.0)
 
 
-def _check_plan(where: str, plan: Any, pictures: np.ndarray) -> None:
-    """Raises unless it is a plan for a batch of pictures of that size."""
-    if not isinstance(plan, Plan):
-        raise _checks.type_error(where, "plan must be a Plan", plan)
-    with _checks.renamed(where, "Plan.weights"):
-        plan.weights(pictures.shape[:3], channel_axis=None)
-
-
 def _titles(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) -> list[str]:
     """For each image its two largest classes, with their shares."""
     if labels is None:
@@ -183,7 +178,7 @@ def _titles(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) 
     labels = _labels.checked(where, "labels", labels, classes)
     _checks.batch(where, "labels", labels, batch, f"a batch of {batch} images")
     if labels.ndim == 1:
-        unmixed = jax.nn.one_hot(labels, classes)
+        unmixed = jax.nn.one_hot(labels, classes or 0)
         labels = plan.labels(labels, num_classes=classes) if plan else unmixed
     shares = np.asarray(labels).astype(np.float64)
     if shares.shape[1] == 1:

@@ -170,8 +170,6 @@ def _one_of(where: str, mixup: Mixer | None, cutmix: Mixer | None, probs: Any, p
     if mixup is not None and cutmix is not None:
         return RandomChoice((mixup, cutmix), probs, per=per)
     if (mixer := mixup or cutmix) is None:
-        raise ValueError(
-            f"{where}: mixup_alpha or cutmix_alpha must be positive, got 0 for both; to switch "
-            "mixing off use RandomApply(mixer, prob=0.0)"
-        )
+        wanted = "mixup_alpha or cutmix_alpha must be positive, got 0 for both"
+        raise ValueError(f"{where}: {wanted}; RandomApply(mixer, prob=0.0) switches mixing off")
     return mixer

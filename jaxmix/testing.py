@@ -74,21 +74,21 @@ def check(
     layout: Any = {"channel_axis": channel_axis}
     for variant in (mixer, *_granularities(mixer), policy):
         plan = variant.plan(jax.random.key(0), shape, **layout)
-        laws = [_labels_match_pixels(plan, shape, layout), _granularity(plan, variant)]
+        laws: list[Any] = [_labels_match_pixels(plan, shape, layout), _granularity(plan, variant)]
         if variant is mixer:
             laws += [_bits_and_dtypes(plan, shape, layout), _pure(mixer, shape, layout)]
         for law in laws:
             name = law.__name__.replace("_", " ").strip()
+            broken = f"{where}: the law {name!r} does not hold for {variant!r} on images {shape}"
             for finding in law:
-                mixes = f"{variant!r} on images {shape}"
-                _compare(f"{where}: the law {name!r} does not hold for {mixes}", *finding)
+                _compare(broken, *finding)
 
 
 def _granularities(mixer: Mixer) -> list[Mixer]:
     """The same mixer with each granularity that it allows."""
-    if any(field.metadata.get("rows") for field in dataclasses.fields(mixer)):
-        return []  # Content of each row needs a draw for each.
-    allowed = [per for per in get_args(Per) if per != "pair" or mixer.pairing.mutual]
+    content = any(field.metadata.get("rows") for field in dataclasses.fields(mixer))
+    known = () if content else get_args(Per)  # Content of each row needs a draw for each.
+    allowed = [per for per in known if per != "pair" or mixer.pairing.mutual]
     return [replaced(mixer, per=per) for per in allowed if per != mixer.per]
 
 

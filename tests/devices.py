@@ -12,10 +12,11 @@ import numpy as np
 from helpers import mesh_of
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomChoice, Roll
+from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomChoice, Roll, Swap
 
 SHAPE = (16, 6, 4, 2)
 PAIRINGS = {
+    "swap": Swap(),
     "flip": Flip(),
     "flip-groups8": Flip(groups=8),
     "roll": Roll(),

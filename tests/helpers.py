@@ -33,6 +33,7 @@ from jaxmix import (
     RandomApply,
     RandomChoice,
     Roll,
+    Swap,
 )
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -119,7 +120,7 @@ class Ghost(Mixer):
         return Box(start, stop), self.strength * jax.random.uniform(key, (rows,))
 
 
-class Swap(Mixer):
+class Whole(Mixer):
     """The partner, whole."""
 
     def draw(self, key, rows, spatial):
@@ -148,11 +149,11 @@ MIXERS = {  # Each is called with `per` and `pairing`.
     "speckle": Speckle,
     "fog": Fog,
     "ghost": Ghost,
-    "swap": Swap,
+    "whole": Whole,
     "choice": functools.partial(choice, CutMix, STRONG_MIXUP),
-    "choice-box": functools.partial(choice, Swap, CutMix),
+    "choice-box": functools.partial(choice, Whole, CutMix),
     "choice-mask": functools.partial(choice, Speckle, CutMix),
-    "choice-own": functools.partial(choice, Ghost, Fog, Swap),
+    "choice-own": functools.partial(choice, Ghost, Fog, Whole),
     "apply-cutmix": functools.partial(apply, CutMix),
     "apply-mixup": functools.partial(apply, STRONG_MIXUP),
     "nested": functools.partial(
@@ -163,9 +164,10 @@ MIXERS = {  # Each is called with `per` and `pairing`.
 }
 OPAQUE = {
     *("cutmix", "cutmix-timm", "cutmix-contained", "cutmix-minmax"),
-    *("speckle", "swap", "choice-box", "choice-mask", "apply-cutmix"),
+    *("speckle", "whole", "choice-box", "choice-mask", "apply-cutmix"),
 }
 PAIRINGS = {
+    "swap": Swap(),
     "flip": Flip(),
     "flip-groups2": Flip(groups=2),
     "flip-groups8": Flip(groups=8),
@@ -190,7 +192,7 @@ def some_mixers(names, *kept):
 SHAPE = (6, 6, 5, 3)
 FEW = ["cutmix", "choice", "choice-own"]  # Opaque, a box with an opacity, a mask with an opacity.
 few_mixers = some_mixers(FEW, "choice")
-every_mixer = some_mixers(MIXERS, "choice", "choice-own", "swap")
+every_mixer = some_mixers(MIXERS, "choice", "choice-own", "whole")
 
 
 def images_and_labels(shape=SHAPE, *, copies=None):

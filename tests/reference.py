@@ -21,6 +21,14 @@ import numpy as np
 # Pairings: who is mixed with whom.
 
 
+def swap(rows):
+    """Everybody's partner where each two rows are mixed; a last one alone with itself."""
+    partner = []
+    for first in range(0, rows, 2):
+        partner += [first + 1, first] if first + 1 < rows else [first]
+    return np.array(partner, np.int32)
+
+
 def flip(rows, groups=1):
     """Row i of a group is paired with the group's row counted from its end."""
     size = rows // groups

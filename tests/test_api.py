@@ -27,7 +27,7 @@ PACKAGE = pathlib.Path(jaxmix.__file__).parent
 FUNCTIONS = ["cutmix", "mixup", "symmetric_beta"]
 MIXERS = ["CutMix", "Mixer", "MixUp", "RandomApply", "RandomChoice"]
 PLANS = ["Box", "Mask", "Plan"]
-PAIRINGS = ["Flip", "Neighbour", "Permutation", "Roll"]
+PAIRINGS = ["Flip", "Neighbour", "Permutation", "Roll", "Swap"]
 SUBMODULES = ["plot", "recipes", "testing"]
 NAMES = [*FUNCTIONS, *MIXERS, *PLANS, *PAIRINGS, *SUBMODULES]
 
@@ -97,6 +97,7 @@ SIGNATURES = [
     (Plan.__getitem__, "(rows)"),
     (jaxmix.Box, "(start, stop, grid=1)"),
     (jaxmix.Mask, "(painted)"),
+    (jaxmix.Swap, "()"),
     (jaxmix.Flip, "(groups=1)"),
     (jaxmix.Roll, "(shift=1)"),
     (jaxmix.Permutation, "(index=None)"),

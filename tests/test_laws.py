@@ -87,13 +87,13 @@ class Case:
 
 
 # A region and an opacity of each kind: a box, a mask of bools or of floats, or none; opaque or not.
-KINDS = ("cutmix", "mixup", "choice", "speckle", "fog", "choice-mask", "choice-own", "swap")
+KINDS = ("cutmix", "mixup", "choice", "speckle", "fog", "choice-mask", "choice-own", "whole")
 
 
 def allowed(case):
     """Whether a mixer can be made so, and mixes such images."""
     per, rows, pairing = case["per"], case["rows"], case["pairing"]
-    if per == "pair" and not pairing.startswith("flip"):
+    if per == "pair" and not pairing.startswith(("swap", "flip")):
         return False
     if (pairing == "flip-groups2" and rows % 2) or (pairing == "permutation-index" and rows != 6):
         return False

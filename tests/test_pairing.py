@@ -9,7 +9,7 @@ import optax
 import pytest
 import reference
 import scipy.stats
-from helpers import fresh, mesh_of
+from helpers import assert_bits, cover, fresh, mesh_of, noise
 from jax.sharding import PartitionSpec
 
 import jaxmix
@@ -23,10 +23,13 @@ from jaxmix import (
     RandomApply,
     RandomChoice,
     Roll,
+    Swap,
+    _pairing,
 )
 
 INDEX = [2, 0, 1, 5, 3, 4, 7, 6]
 TABLES = {  # A pairing of 8 rows, and everybody's partner.
+    "swap": (Swap(), [1, 0, 3, 2, 5, 4, 7, 6]),
     "flip": (Flip(), [7, 6, 5, 4, 3, 2, 1, 0]),
     "flip-groups1": (Flip(1), [7, 6, 5, 4, 3, 2, 1, 0]),
     "flip-groups2": (Flip(groups=2), [3, 2, 1, 0, 7, 6, 5, 4]),
@@ -70,6 +73,7 @@ def test_take_gives_each_row_its_partners(name, dtype):
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 12])
 def test_partner_in_loops(rows):
     everybody = jnp.arange(rows)
+    assert Swap().take(everybody).tolist() == reference.swap(rows).tolist()
     for shift in (-5, -1, 0, 1, 2, 7):
         expected = reference.roll(rows, shift).tolist()
         assert Roll(shift).take(everybody).tolist() == expected
@@ -79,17 +83,75 @@ def test_partner_in_loops(rows):
             assert Flip(groups=groups).take(everybody).tolist() == expected
 
 
+FORMS = {  # Whether a program is for a TPU, and into how many parts its rows may be split.
+    "whole": (False, 1),
+    "split": (False, 8),
+    "tpu-whole": (True, 1),
+    "tpu-split": (True, 8),
+    "tpu-two-groups": (True, 2),
+}
+
+
+def force(monkeypatch, on_tpu, parts):
+    """Has rows taken in the form of such a program."""
+    form = "tpu" if on_tpu else "default"
+    monkeypatch.setattr(_pairing._sharding, "parts", lambda x: parts)
+    monkeypatch.setattr(_pairing.lax, "platform_dependent", lambda x, **forms: forms[form](x))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 8, 24])
+@cover("form, dtype", [*FORMS], ["float32", "bfloat16", "bool"])
+def test_every_form_of_every_backend_gives_the_same_bits(dtype, form, rows, monkeypatch):
+    force(monkeypatch, *FORMS[form])
+    x = noise((rows, 2, 3), dtype)
+    for pairing in (Swap(), Roll(-3)):
+        assert_bits(pairing.take(jnp.asarray(x)), x[np.asarray(pairing.partner(rows))])
+
+
+@cover("form, pairing", [*FORMS], [Swap(), Roll(), Roll(-3)])
+def test_every_form_is_exported_with_a_symbolic_batch(pairing, form, monkeypatch):
+    force(monkeypatch, *FORMS[form])
+    shape = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 3"), jnp.float32)
+    exported = jax.export.export(jax.jit(pairing.take))(shape)
+    for rows in (1, 4, 5):
+        x = np.random.default_rng(0).random((rows, 3), np.float32)
+        assert_bits(exported.call(x), x[np.asarray(pairing.partner(rows))])
+
+
+def test_neighbours_of_one_class_mix_only_among_themselves():
+    """A swap leaves the labels of a batch that is grouped by class; a flip does not."""
+    labels = jnp.repeat(jnp.arange(4), 4)
+    hard = jax.nn.one_hot(labels, 4)
+    soft = {
+        pairing: MixUp(8.0, pairing=pairing).plan(fresh(), (16, 1)).labels(labels, num_classes=4)
+        for pairing in (Swap(), Flip(), Roll(4))
+    }
+    np.testing.assert_allclose(soft[Swap()], hard, atol=1e-6)
+    assert all(soft[pairing].max(1).max() < 0.99 for pairing in (Flip(), Roll(4)))
+
+
+def test_slices_of_a_swap_hold_whole_pairs():
+    plan = MixUp(pairing=Swap()).plan(fresh(), (7, 1))
+    assert plan[2:6].partner.tolist() == [1, 0, 3, 2]
+    assert plan[4:].partner.tolist() == [1, 0, 2] and plan[6:].partner.tolist() == [0]
+    assert len(plan[3:3].partner) == 0
+    for rows in (slice(1, 3), slice(0, 3), slice(5, 7)):
+        with pytest.raises(ValueError, match=r"slice Swap\(\) at even rows"):
+            plan[rows]
+
+
 def test_names_stand_for_pairings():
+    assert MixUp(pairing="swap").pairing == Swap()
     assert MixUp(pairing="flip").pairing == Flip() == Flip(groups=1) == MixUp().pairing
     assert MixUp(pairing="roll").pairing == Roll() == Roll(shift=1)
     assert MixUp(pairing="permutation").pairing == Permutation()
     assert len({Flip(), Flip(1), Flip(2), Roll(), Roll(2), Permutation()}) == 5
 
 
-@pytest.mark.parametrize("name", ["flip", "flip-groups2", "roll-3"])
+@pytest.mark.parametrize("name", ["swap", "flip", "flip-groups2", "roll-3"])
 def test_pairings_are_printed_as_they_are_made(name):
     pairing, _ = TABLES[name]
-    assert eval(repr(pairing), {"Flip": Flip, "Roll": Roll}) == pairing
+    assert eval(repr(pairing), {"Flip": Flip, "Roll": Roll, "Swap": Swap}) == pairing
 
 
 @every_table

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import axis_types, both, fresh, mesh_of
+from helpers import axis_types, both, cover, fresh, mesh_of
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomApply, Roll
+from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomApply, Roll, Swap
 
 SIZES = {"pred": 1, "u8": 1, "s8": 1, "u16": 2, "bf16": 2, "f32": 4, "s32": 4, "u32": 4}
 COLLECTIVE = re.compile(
@@ -42,6 +42,7 @@ def promised():
 
 
 SENT = {  # As the README writes them, for eight devices.
+    "Swap()": Swap(),
     "Flip()": Flip(),
     "Flip(groups=8)": Flip(groups=8),
     "Roll(shift=1)": Roll(),
@@ -67,6 +68,35 @@ def mixing(pairing, dtype="float32", **kind):
         specs = PartitionSpec(), PartitionSpec("batch"), PartitionSpec("batch")
         mix = jax.shard_map(mix, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("batch"))
     return mix, fresh(), images, labels
+
+
+@cover(
+    "sizes, dtype, axis_type",
+    [{"batch": 8}, {"batch": 2}, {"batch": 4, "model": 2}],
+    ["float32", "bfloat16", "uint8"],
+    ["Explicit", "Auto"],
+    ids=str,
+)
+def test_neighbouring_rows_send_nothing(axis_type, dtype, sizes):
+    """Whole calls, wherever each device holds an even number of rows."""
+    rows = NamedSharding(mesh_of(sizes, axis_type), PartitionSpec("batch"))
+    images = jax.device_put(jnp.zeros((32, 8, 8, 3), dtype), rows)
+    labels = jax.device_put(jnp.zeros(32, jnp.int32), rows)
+
+    def mix(key, images, labels):
+        return both(Swap())(key, images, labels, num_classes=10)
+
+    assert sent(mix, fresh(), images, labels) == {}
+    for result in jax.jit(mix)(fresh(), images, labels):
+        assert result.sharding.is_equivalent_to(rows, result.ndim)
+
+
+@cover("batch, axis_type", [8, 24], ["Auto", "Explicit"])
+def test_of_an_odd_number_of_rows_one_crosses_each_border(axis_type, batch):
+    """A row from either side, never the batch."""
+    rows = NamedSharding(mesh_of({"batch": 8}, axis_type), PartitionSpec("batch"))
+    images = jax.device_put(jnp.zeros((batch, 8, 8, 3)), rows)
+    assert sent(both(Swap()), fresh(), images) == {"collective-permute": 2 * 4 * 8 * 8 * 3}
 
 
 def test_the_readme_names_every_pairing():

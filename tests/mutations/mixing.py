@@ -256,8 +256,8 @@ COMPOSITE = mutants(
     ),
     (
         "columns-of-folded-channels",
-        "stretch=channels)",
-        "stretch=1)",
+        "(*outer, width * channels), channels)",
+        "(*outer, width * channels), 1)",
         "boxes are as many times too narrow as there are channels",
         f"{LAWS} -k painted_label",
     ),
