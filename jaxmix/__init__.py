@@ -8,9 +8,9 @@ losses are computed from it by one piece of code.
     mixer --plan(key, images.shape)--> plan --images / labels / maps / loss--> mixed batch
 
 `cutmix` and `mixup` are the common cases in one call. Mixers (`CutMix`, `MixUp`, `RandomChoice`,
-`RandomApply`, your own) describe what to do. Plans hold what was drawn. Pairings (`Flip`, `Roll`,
-`Permutation`, `Neighbour`) say which row is mixed with which. `recipes` holds the policies of other
-libraries, `plot` shows mixed batches, `testing` checks a mixer of your own.
+`RandomApply`, your own) describe what to do. Plans hold what was drawn. Pairings (`Swap`, `Flip`,
+`Roll`, `Permutation`, `Neighbour`) say which row is mixed with which. `recipes` holds the policies
+of other libraries, `plot` shows mixed batches, `testing` checks a mixer of your own.
 """
 
 from jaxmix import plot, recipes, testing

@@ -46,8 +46,8 @@ class Mixer:
     it is the partner's. Such a mixer has `per="example"`.
 
     Attributes:
-        per: the granularity: one draw for each "example", each "pair" of a flip, or the "batch".
-        pairing: which row is mixed with which: a pairing, or "flip", "roll" or "permutation".
+        per: the granularity: one draw for each "example", each "pair" of rows, or the "batch".
+        pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmix
@@ -78,7 +78,7 @@ class Mixer:
         _checks.choice(name, "per", self.per, get_args(Per))
         self._set("pairing", _pairing.resolve(name, self.pairing))
         if self.per == "pair" and not self.pairing.mutual:
-            wanted = 'per="pair" needs the pairing "flip", whose partners are mutual'
+            wanted = 'per="pair" needs "swap" or "flip", whose partners are mutual'
             raise _checks.value_error(name, wanted, self.pairing)
         for field in self._fields_of_rows() if self._drawn_per != "example" else ():
             wanted = f'per must be "example" for {field}, the content of each row'
@@ -312,8 +312,8 @@ class CutMix(Mixer):
 
     Attributes:
         alpha: the concentration of lambda, positive; 1 is uniform. A number or a traced scalar.
-        per: the granularity: one box for each "example", each "pair" of a flip, or the "batch".
-        pairing: which row is mixed with which: a pairing, or "flip", "roll" or "permutation".
+        per: the granularity: one box for each "example", each "pair" of rows, or the "batch".
+        pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
         box: the law of the box: "paper", "timm" or "contained".
         minmax: the bounds (a, b) of each side as a fraction of the extent, in place of lambda and
             `box`.
@@ -381,8 +381,8 @@ class MixUp(Mixer):
 
     Attributes:
         alpha: the concentration of lambda, positive; 1 is uniform. A number or a traced scalar.
-        per: the granularity: one lambda for each "example", each "pair" of a flip, or the "batch".
-        pairing: which row is mixed with which: a pairing, or "flip", "roll" or "permutation".
+        per: the granularity: one lambda for each "example", each "pair" of rows, or the "batch".
+        pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
         fold: whether lambda is folded to max(lambda, 1 - lambda), so that the original dominates,
             as in big_vision and fastai.
 

@@ -53,7 +53,7 @@ class RandomChoice(_Policy):
     Attributes:
         mixers: the mixers to choose from. A plan has one pairing, so theirs must agree.
         probs: their probabilities, normalised to sum to 1; equal if None. Numbers or traced.
-        per: the granularity of the choice: one for each "example", each "pair" of a flip, or the
+        per: the granularity of the choice: one for each "example", each "pair" of rows, or the
             "batch". The mixers keep their own granularity.
 
     Raises:
@@ -108,7 +108,7 @@ class RandomApply(_Policy):
         mixer: the mixer to apply.
         prob: the probability of applying it: a number in [0, 1] or a traced scalar, so that a
             schedule can switch the mixing on and off without a retrace.
-        per: the granularity of the decision: one for each "example", each "pair" of a flip, or the
+        per: the granularity of the decision: one for each "example", each "pair" of rows, or the
             "batch". The mixer keeps its own granularity.
 
     Raises:
