@@ -150,7 +150,7 @@ def canvas(where: str, sizes: tuple, channel_axis: Any) -> tuple:
     """The spatial extents of images that a region can be painted on."""
     extents = spatial(sizes, channel(where, sizes, channel_axis, region=True))
     if not extents or any(_is_int(extent) and extent == 0 for extent in extents):
-        wanted = "a region needs images with at least one spatial axis, and of at least one pixel"
+        wanted = "a region needs images with spatial axes, each of at least one pixel"
         remedy = "pass channel_axis=None if the last axis is no channel axis"
         raise value_error(where, wanted, sizes, remedy)
     return extents

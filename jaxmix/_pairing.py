@@ -75,7 +75,7 @@ def _fastest(pairing: Pairing, x: jax.Array, split: Callable, padded: Callable) 
 
 
 def _shifted(x: jax.Array, shift: int) -> jax.Array:
-    """The rows moved up by a static shift, with zeros in the place of the first."""
+    """The rows moved by a static shift, down the batch if it is positive; zeros come in."""
     return lax.pad(x, jnp.zeros((), x.dtype), [(shift, -shift, 0), *[(0, 0, 0)] * (x.ndim - 1)])
 
 
