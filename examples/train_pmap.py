@@ -116,10 +116,12 @@ def train_epoch(mixer, key, state, data, batches, bar):
     seen = []
     for rows in batches:
         state, metrics = train_step(mixer, key, state, *[shard(array[rows]) for array in data])
-        seen.append(jax.device_get(metrics))  # simulated devices can hang on a queue of steps
-        bar.set_postfix_str("loss {:.3f}, accuracy {:.3f}".format(*seen[-1]), refresh=False)
+        seen.append(metrics)
+        if jax.default_backend() == "cpu":  # Simulated devices can hang on a queue of steps.
+            seen[-1] = jax.device_get(metrics)
+            bar.set_postfix_str("loss {:.3f}, accuracy {:.3f}".format(*seen[-1]), refresh=False)
         bar.update()
-    return state, np.mean(seen, axis=0).tolist()
+    return state, np.mean(jax.device_get(seen), axis=0).tolist()
 
 
 def evaluate(state, data, batch_size):

@@ -40,7 +40,7 @@ import jaxmix
 
 # Runs that differ in one of these are different experiments: --resume refuses to join them. How
 # many devices and processes there are is no part of the experiment.
-SETTINGS = ("dataset", "network", "mixer", "alpha", "groups", "batch_size", "accumulate", "seed")
+SETTINGS = ("dataset", "network", "mixer", "alpha", "batch_size", "accumulate", "seed")
 COLUMNS = "epoch,train_loss,train_accuracy,test_loss,test_accuracy"
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
@@ -157,42 +157,53 @@ def norm(channels, rngs):
 NETWORKS = {"small": Small, "resnet18": ResNet18}
 
 
-def create(key, network, size, accumulate):
+def create(key, network, size):
     """A network and its optimizer, on every device of the mesh."""
     rate = optax.warmup_exponential_decay_schedule(0.0, 3e-3, 100, 1000, 0.1, end_value=3e-4)
 
     @nnx.jit
     def initialise(key):
         model = NETWORKS[network](*size, rngs=nnx.Rngs(key))
-        # Averages the gradients of that many micro-batches before it takes a step.
-        update = optax.MultiSteps(optax.adam(rate), accumulate).gradient_transformation()
-        return model, nnx.Optimizer(model, update, wrt=nnx.Param)
+        return model, nnx.Optimizer(model, optax.adam(rate), wrt=nnx.Param)
 
     return initialise(key)
 
 
-def make_mixer(name, alpha, groups):
+def make_mixer(name, alpha):
     """The mixer that --mixer names; "none" leaves every image as it is, in the same train step."""
-    pairing = jaxmix.Flip(groups)
-    cutmix, mixup = (kind(alpha, pairing=pairing) for kind in (jaxmix.CutMix, jaxmix.MixUp))
+    cutmix, mixup = jaxmix.CutMix(alpha), jaxmix.MixUp(alpha)
     both = jaxmix.RandomChoice((cutmix, mixup))
     none = jaxmix.RandomApply(mixup, prob=0.0)
     return {"none": none, "cutmix": cutmix, "mixup": mixup, "both": both}[name]
 
 
 @nnx.jit
-def train_step(model, optimizer, plan, images, labels):
-    """Mixes one micro-batch as the plan says, and learns from it; returns loss and accuracy."""
-    mixed = plan.images(to_float(images))
+def train_step(model, optimizer, mixer, key, images, labels):
+    """Mixes a batch, uint8[K, rows, H, W, C], and learns from it in K micro-batches.
 
-    def loss_fn(model):
-        logits = model(mixed)
+    One plan is drawn for all of it. Its slices mix the micro-batches as the batch would be mixed,
+    so that K is a question of memory alone. Returns the mean loss and accuracy.
+    """
+    micro_batches, rows = labels.shape
+    plan = mixer.plan(key, (micro_batches * rows, *images.shape[2:]))
+    parts = [plan[k * rows : (k + 1) * rows] for k in range(micro_batches)]
+    graph, params = nnx.split(model)
+
+    @partial(jax.grad, has_aux=True)
+    def gradients(params, plan, images, labels):
+        logits = nnx.merge(graph, params)(to_float(plan.images(images)))
         loss = plan.loss(cross_entropy, logits, labels).mean()
-        return loss, plan.accuracy(logits, labels).mean()
+        return loss, (loss, plan.accuracy(logits, labels).mean())
 
-    (loss, accuracy), grads = nnx.value_and_grad(loss_fn, has_aux=True)(model)
+    def accumulate(total, part):
+        return jax.tree.map(jnp.add, total, gradients(params, *part)), None
+
+    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts), images, labels
+    zeros = jax.tree.map(jnp.zeros_like, (params, (jnp.float32(0), jnp.float32(0))))
+    total, _ = jax.lax.scan(accumulate, zeros, batch)
+    grads, metrics = jax.tree.map(lambda x: x / micro_batches, total)
     optimizer.update(model, grads)
-    return loss, accuracy
+    return metrics
 
 
 @nnx.jit
@@ -209,28 +220,30 @@ def to_float(images):
 
 
 def on_mesh(array, rows):
-    """`array[rows]`, split over the mesh; each process reads only the rows of its own devices."""
-    sharding = NamedSharding(jax.sharding.get_mesh(), PartitionSpec("data"))
-    shape = (len(rows), *array.shape[1:])
-    parts = sharding.addressable_devices_indices_map(shape).values()
-    spans = sorted({part[0].indices(len(rows)) for part in parts if part})
-    held = np.concatenate([rows[slice(*span)] for span in spans])
-    return jax.make_array_from_process_local_data(sharding, array[held], shape)
+    """`array[rows]`, split over the mesh along the last axis of `rows`.
+
+    Each process reads only the rows of its own devices.
+    """
+    split = PartitionSpec(*[None] * (rows.ndim - 1), "data")
+    sharding = NamedSharding(jax.sharding.get_mesh(), split)
+    shape = (*rows.shape, *array.shape[1:])
+    return jax.make_array_from_callback(
+        shape, sharding, lambda index: array[rows[index[: rows.ndim]]]
+    )
 
 
 def train_epoch(model, optimizer, mixer, key, data, batches, bar):
     """Trains on batches of row numbers, int[steps, K, rows]; returns mean loss and accuracy."""
     seen = []
-    for step, batch in enumerate(batches):
-        # One plan for the whole batch: its slices mix the K micro-batches as it would be mixed.
-        plan = mixer.plan(jax.random.fold_in(key, step), (batch.size, *data[0].shape[1:]))
-        for k, rows in enumerate(batch):
-            part = plan[k * len(rows) : (k + 1) * len(rows)]
-            metrics = train_step(model, optimizer, part, *[on_mesh(x, rows) for x in data])
-            seen.append(jax.device_get(metrics))  # simulated devices can hang on a queue of steps
-        bar.set_postfix_str("loss {:.3f}, accuracy {:.3f}".format(*seen[-1]), refresh=False)
+    for step, rows in enumerate(batches):
+        step_key = jax.random.fold_in(key, step)
+        batch = [on_mesh(array, rows) for array in data]
+        seen.append(train_step(model, optimizer, mixer, step_key, *batch))
+        if jax.default_backend() == "cpu":  # Simulated devices can hang on a queue of steps.
+            seen[-1] = jax.device_get(seen[-1])
+            bar.set_postfix_str("loss {:.3f}, accuracy {:.3f}".format(*seen[-1]), refresh=False)
         bar.update()
-    return np.mean(seen, axis=0).tolist()
+    return np.mean(jax.device_get(seen), axis=0).tolist()
 
 
 def evaluate(model, data, rows):
@@ -279,13 +292,6 @@ def parse_args():
     add("--data-dir", type=Path, default="/usr/share/datasets/fashion-mnist")
     add("--mixer", choices=("none", "cutmix", "mixup", "both"), default="both")
     add("--alpha", type=float, default=1.0, help="lambda is Beta(alpha, alpha)")
-    add(
-        "--groups",
-        type=int,
-        default=8,
-        help="parts of a batch that are mixed within themselves: "
-        "nothing is sent for it if each device has whole ones",
-    )
     add("--epochs", type=int, default=50)
     add("--batch-size", type=int, default=64, help="over all devices and micro-batches")
     add("--accumulate", type=int, default=1, help="micro-batches to a batch")
@@ -298,14 +304,14 @@ def parse_args():
     add("--num-processes", type=int)
     add("--process-id", type=int)
     args = parser.parse_args()
-    numbers = args.groups, args.epochs, args.batch_size, args.accumulate, args.devices
+    numbers = args.epochs, args.batch_size, args.accumulate, args.devices
     if min(numbers) < 1 or not 0 <= args.seed < 2**32:
         parser.error(
-            "--groups, --epochs, --batch-size, --accumulate and --devices start at 1, --seed at 0 "
-            f"and ends below 2**32, got {args}"
+            "--epochs, --batch-size, --accumulate and --devices start at 1, --seed at 0 and ends "
+            f"below 2**32, got {args}"
         )
-    if args.groups % args.accumulate or args.batch_size % args.groups:
-        parser.error("--groups must be a multiple of --accumulate, --batch-size one of --groups")
+    if args.accumulate > 1 and args.batch_size % (2 * args.accumulate):
+        parser.error("--batch-size must be a multiple of 2 x --accumulate: rows are mixed in pairs")
     among = [args.coordinator, args.num_processes, args.process_id]
     if any(x is None for x in among) and any(x is not None for x in among):
         parser.error("--coordinator, --num-processes and --process-id go together")
@@ -347,7 +353,7 @@ def main():
     init_key, mix_key = (jax.random.fold_in(root_key, i) for i in range(2))
     rows, devices = args.batch_size // args.accumulate, jax.device_count()
     try:
-        mixer = make_mixer(args.mixer, args.alpha, args.groups)
+        mixer = make_mixer(args.mixer, args.alpha)
         train, test = load_data(args.dataset, args.data_dir)
         steps = len(train[1]) // args.batch_size
         if not steps or rows % devices:
@@ -359,7 +365,7 @@ def main():
         options.create = not args.resume
         manager = ocp.CheckpointManager(args.out.resolve() / "checkpoints", options=options)
         size = np.shape(train[0])[1:]
-        model, optimizer = create(init_key, args.network, size, args.accumulate)
+        model, optimizer = create(init_key, args.network, size)
         state, history = nnx.state((model, optimizer)), []
         if args.resume:
             state, history = restore(manager, args, state)

@@ -21,7 +21,7 @@ def cutmix(
     num_classes: int | None = None,
     smoothing: ArrayLike = 0.0,
     per: Per = "example",
-    pairing: Pairing | PairingName = "flip",
+    pairing: Pairing | PairingName = "swap",
     box: BoxLaw = "paper",
     minmax: Sequence[ArrayLike] | None = None,
     axes: int | Sequence[int] | None = None,
@@ -85,7 +85,7 @@ def mixup(
     num_classes: int | None = None,
     smoothing: ArrayLike = 0.0,
     per: Per = "example",
-    pairing: Pairing | PairingName = "flip",
+    pairing: Pairing | PairingName = "swap",
     fold: bool = False,
     channel_axis: ChannelAxis = "auto",
 ) -> tuple[jax.Array, jax.Array]:

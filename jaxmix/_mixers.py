@@ -21,7 +21,7 @@ from jaxmix._pytree import STATIC, pytree, replaced, shown
 from jaxmix._region import BoxLaw, Painted
 
 Per = Literal["example", "pair", "batch"]
-DEFAULT_PAIRING: Any = "flip"
+DEFAULT_PAIRING: Any = "swap"
 
 
 class CallOptions(TypedDict, total=False):

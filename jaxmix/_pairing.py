@@ -137,6 +137,7 @@ class Swap(Pairing):
 class Flip(Pairing):
     """Row i is mixed with row B-1-i, within each of `groups` equal parts of the batch.
 
+    Partners lie far apart in memory, so each image is read twice, where `Swap` reads it once.
     Communication cost when the batch is sharded over devices: each device sends one shard (a
     collective-permute), or nothing if `groups` is a multiple of the devices. The middle row of an
     odd group is its own partner and stays as it is.
@@ -248,10 +249,11 @@ class Roll(Pairing):
 class Permutation(Pairing):
     """Every row is mixed with the next one of a random single cycle through the batch.
 
-    A cycle is as random as a shuffle, but no row is its own partner (if B > 1). Communication cost
-    when the batch is sharded over devices: the whole batch, sent to every device (an all-gather or
-    an all-reduce, as XLA decides). On a pod use `Flip` or `Roll`, whose partners are as random as
-    your shuffling.
+    A cycle is as random as a shuffle, but no row is its own partner (if B > 1). Each image is read
+    twice, and on a TPU, where rows may lie across the lanes, several times. Communication cost when
+    the batch is sharded over devices: the whole batch, sent to every device (an all-gather or an
+    all-reduce, as XLA decides). On a pod use another pairing, whose partners are as random as your
+    shuffling.
 
     Attributes:
         index: int[B], the partner of each row, to replay a given pairing; drawn if it is None.

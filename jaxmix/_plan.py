@@ -502,15 +502,11 @@ class Plan:
         else:
             axes = (_checks.channel(where, shape, channel_axis, region=True),)
         fitting = [axis for axis in axes if _checks.spatial(shape, axis) == self.spatial]
-        if not fitting:
+        if len(fitting) != 1:
+            ways = "several ways: pass channel_axis=-1 (last) or channel_axis=1 (first)"
             raise ValueError(
-                f"{where}: the plan was made for extents {self.spatial}, got images of shape "
-                f"{shape} with channel_axis={channel_axis!r}"
-            )
-        if len(fitting) > 1:
-            raise ValueError(
-                f"{where}: images of shape {shape} can be read in several ways with extents "
-                f"{self.spatial}: pass channel_axis=-1 (last) or channel_axis=1 (first)"
+                f"{where}: the plan was made for extents {self.spatial}; images of shape {shape} "
+                f"and channel_axis={channel_axis!r} have them in {ways if fitting else 'no way'}"
             )
         return fitting[0]
 

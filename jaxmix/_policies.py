@@ -28,9 +28,11 @@ class _Policy(Mixer):
         for mixer in mixers:
             check_mixer(type(self).__name__, argument, mixer)
             if not _pairing.same(mixers[0].pairing, mixer.pairing):
-                wanted = "mixers must agree on the pairing, which a plan draws once"
-                got = f"{mixers[0].pairing!r} and {mixer.pairing!r}"
-                raise ValueError(f"{type(self).__name__}: {wanted}, got {got}")
+                raise ValueError(
+                    f"{type(self).__name__}: mixers must agree on the pairing, which a plan draws "
+                    f"once, got {mixers[0].pairing!r} and {mixer.pairing!r}; mixers and recipes "
+                    "take the argument pairing"
+                )
         self._set("pairing", mixers[0].pairing)
 
     @property
@@ -153,11 +155,9 @@ def _probs(where: str, value: Any, count: int) -> Any:
     value = tuple(_checks.number(where, "each of probs", prob, "not negative") for prob in value)
     known = [prob for prob in value if isinstance(prob, float)]
     bad = [p for p in (*known, sum(known)) if p and not _checks.LEAST <= p <= _checks.LARGEST]
-    if bad:
-        wanted = "probs must be finite and >= 0 in float32"
-        raise _checks.value_error(where, wanted, value if len(known) < 5 else bad[0])
-    if len(known) == count and not sum(known) > 0:
-        raise _checks.value_error(where, "probs must not all be zero", value)
+    if bad or (len(known) == count and not any(known)):
+        wanted = "probs must be finite, >= 0 in float32, and not all zero"
+        raise _checks.value_error(where, wanted, value if len(known) < 5 else (*bad, 0.0)[0])
     return value
 
 

@@ -15,10 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxmix import _checks, _labels
+from jaxmix import _checks, _labels, _region
 from jaxmix._mixers import Mixer, check_mixer
 from jaxmix._plan import Plan
-from jaxmix._region import Box
 
 OUTLINE = "#ff2d78"
 
@@ -192,21 +191,16 @@ def _titles(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) 
 
 
 def _outline(axes: Any, plan: Plan, row: int) -> None:
-    """Outlines what was painted onto a row, unless that is nothing or everything."""
-    region = plan.region
-    if region is None or plan.spatial is None or float(plan.lam[row]) == 1:
+    """Outlines what was painted onto a row, along the edges of pixels, unless it is everything."""
+    if plan.region is None or plan.spatial is None:
         return
-    if isinstance(region, Box):
-        from matplotlib.patches import Rectangle
-
-        (top, left), (bottom, right) = np.asarray(region.start[row]), np.asarray(region.stop[row])
-        if (bottom - top, right - left) != plan.spatial:
-            size = right - left, bottom - top
-            edge = {"edgecolor": OUTLINE, "linewidth": 1.2, "clip_on": False}
-            axes.add_patch(Rectangle((left - 0.5, top - 0.5), *size, fill=False, **edge))
+    region = jax.tree.map(lambda x: x[row : row + 1], plan.region)
+    painted = np.asarray(_region.as_mask(region, plan.spatial).painted[0]) >= 0.5
+    if painted.all():
         return
-    painted = np.pad(np.asarray(region.painted[row], np.float32), 1)
-    if not painted[1:-1, 1:-1].all():
-        rows, columns = (np.arange(-1, extent + 1) for extent in plan.spatial)
-        axes.contour(columns, rows, painted, levels=[0.5], colors=OUTLINE, linewidths=1.2)
-        axes.set(xlim=(-0.5, plan.spatial[1] - 0.5), ylim=(plan.spatial[0] - 0.5, -0.5))
+    limits, line = axes.axis(), {"colors": OUTLINE, "linewidth": 1.2, "clip_on": False}
+    y, x = np.nonzero(np.diff(np.pad(painted, 1), axis=0))
+    axes.hlines(y - 0.5, x - 1.5, x - 0.5, **line)
+    y, x = np.nonzero(np.diff(np.pad(painted, 1), axis=1))
+    axes.vlines(x - 0.5, y - 1.5, y - 0.5, **line)
+    axes.axis(limits)

@@ -35,6 +35,7 @@ from jax.typing import ArrayLike
 
 from jaxmix import _checks, _region
 from jaxmix._mixers import CutMix, Mixer, MixUp, Per
+from jaxmix._pairing import Pairing, PairingName
 from jaxmix._policies import RandomApply, RandomChoice
 
 TIMM_MODES: dict[str, Per] = {"batch": "batch", "pair": "pair", "elem": "example"}
@@ -47,6 +48,8 @@ def timm(
     prob: ArrayLike = 1.0,
     switch_prob: ArrayLike = 0.5,
     mode: Literal["batch", "pair", "elem"] = "batch",
+    *,
+    pairing: Pairing | PairingName | None = None,
 ) -> Mixer:
     """Equivalent of `timm.data.Mixup` in timm 1.0.31, with the same arguments.
 
@@ -62,14 +65,16 @@ def timm(
             `cutmix_alpha`.
         prob: the probability of mixing at all.
         switch_prob: the probability of CutMix, where both are on.
-        mode: the granularity: one draw for the "batch", each "pair" of a flip, or each "elem".
+        mode: the granularity: one draw for the "batch", each "pair" of rows, or each "elem".
+        pairing: which row is mixed with which; None is timm's, "flip". "swap" is the fastest.
 
     Returns:
         The mixer: MixUp, CutMix or a RandomChoice of both, in a RandomApply unless `prob` is 1.
 
     Raises:
-        TypeError: if an argument is not a number.
-        ValueError: if a number is out of range, both alphas are 0, or `mode` is not an option.
+        TypeError: if an argument is not a number, or `pairing` not a pairing.
+        ValueError: if a number is out of range, both alphas are 0, `mode` is not an option, or
+            `mode="pair"` has a pairing that is not mutual.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmix
@@ -86,31 +91,36 @@ def timm(
     """
     where = "recipes.timm"
     per = TIMM_MODES[_checks.choice(where, "mode", mode, tuple(TIMM_MODES))]
+    options = _options(where, per, pairing, "flip")
     prob = _checks.fraction(where, "prob", prob)
     switch_prob = _checks.fraction(where, "switch_prob", switch_prob)
-    mixup_alpha = _alpha_or_off(where, "mixup_alpha", mixup_alpha)
-    cutmix_alpha = _alpha_or_off(where, "cutmix_alpha", cutmix_alpha)
-    mixup = None if mixup_alpha is None else MixUp(mixup_alpha, per=per)
+    mixup = _on(where, "mixup_alpha", mixup_alpha, MixUp, **options)
+    cutmix = _on(where, "cutmix_alpha", cutmix_alpha, CutMix, box="timm", **options)
     if cutmix_minmax is not None:
-        cutmix = CutMix(minmax=_region.minmax(where, cutmix_minmax, "cutmix_minmax"), per=per)
-    else:
-        cutmix = None if cutmix_alpha is None else CutMix(cutmix_alpha, per=per, box="timm")
+        cutmix = CutMix(minmax=_region.minmax(where, cutmix_minmax, "cutmix_minmax"), **options)
     mixer = _one_of(where, mixup, cutmix, (1 - switch_prob, switch_prob), per)
     return mixer if isinstance(prob, float) and prob == 1 else RandomApply(mixer, prob, per=per)
 
 
-def torchvision(cutmix_alpha: ArrayLike = 0.0, mixup_alpha: ArrayLike = 0.0) -> Mixer:
+def torchvision(
+    cutmix_alpha: ArrayLike = 0.0,
+    mixup_alpha: ArrayLike = 0.0,
+    *,
+    pairing: Pairing | PairingName | None = None,
+) -> Mixer:
     """What torchvision's reference training script does: one of the two for each batch.
 
     Args:
         cutmix_alpha: the concentration of CutMix's lambda, 0 for no CutMix.
         mixup_alpha: the concentration of MixUp's lambda, 0 for no MixUp.
+        pairing: which row is mixed with which; None is torchvision's, "roll". "swap" is the
+            fastest.
 
     Returns:
-        The mixer: CutMix, MixUp or a RandomChoice of both, drawn per batch, paired by a roll.
+        The mixer: CutMix, MixUp or a RandomChoice of both, drawn per batch.
 
     Raises:
-        TypeError: if an argument is not a number.
+        TypeError: if an argument is not a number, or `pairing` not a pairing.
         ValueError: if a number is out of range, or both are off.
 
     Example:
@@ -123,25 +133,24 @@ def torchvision(cutmix_alpha: ArrayLike = 0.0, mixup_alpha: ArrayLike = 0.0) -> 
         torchvision/transforms/v2/_augment.py, https://github.com/pytorch/vision.
     """
     where = "recipes.torchvision"
-    cutmix_alpha = _alpha_or_off(where, "cutmix_alpha", cutmix_alpha)
-    mixup_alpha = _alpha_or_off(where, "mixup_alpha", mixup_alpha)
-    options: Any = {"per": "batch", "pairing": "roll"}
-    mixup = None if mixup_alpha is None else MixUp(mixup_alpha, **options)
-    cutmix = None if cutmix_alpha is None else CutMix(cutmix_alpha, **options)
+    options = _options(where, "batch", pairing, "roll")
+    mixup = _on(where, "mixup_alpha", mixup_alpha, MixUp, **options)
+    cutmix = _on(where, "cutmix_alpha", cutmix_alpha, CutMix, **options)
     return _one_of(where, mixup, cutmix, None, "batch")
 
 
-def big_vision(p: ArrayLike) -> Mixer:
-    """What big_vision's `mixup` does: one folded lambda for each batch, paired by a roll.
+def big_vision(p: ArrayLike, *, pairing: Pairing | PairingName | None = None) -> Mixer:
+    """What big_vision's `mixup` does: one folded lambda for each batch.
 
     Args:
         p: the concentration of lambda.
+        pairing: which row is mixed with which; None is big_vision's, "roll". "swap" is the fastest.
 
     Returns:
-        The mixer, `MixUp(p, per="batch", pairing="roll", fold=True)`.
+        The mixer, `MixUp(p, per="batch", pairing="roll", fold=True)` by default.
 
     Raises:
-        TypeError: if `p` is no number.
+        TypeError: if `p` is not a number, or `pairing` not a pairing.
         ValueError: if it is not positive and finite.
 
     Example:
@@ -154,15 +163,24 @@ def big_vision(p: ArrayLike) -> Mixer:
         big_vision, `get_mixup` in big_vision/utils.py,
         https://github.com/google-research/big_vision.
     """
-    p = _checks.alpha("recipes.big_vision", p, "p")
-    return MixUp(p, per="batch", pairing="roll", fold=True)
+    where = "recipes.big_vision"
+    options = _options(where, "batch", pairing, "roll")
+    return MixUp(_checks.alpha(where, p, "p"), fold=True, **options)
 
 
-def _alpha_or_off(where: str, argument: str, value: Any) -> Any:
-    """A concentration, or None for the number 0, by which other libraries say off."""
-    value = _checks.number(where, argument, value, "positive and finite, or 0 for off")
-    off = isinstance(value, float) and value == 0
-    return None if off else _checks.alpha(where, value, argument)
+def _options(where: str, per: Per, pairing: Any, usual: PairingName) -> dict[str, Any]:
+    """The granularity and the pairing: the usual one of the library unless another is given."""
+    with _checks.renamed(where, "Mixer"):
+        mixer = Mixer(per=per, pairing=usual if pairing is None else pairing)
+    return {"per": mixer.per, "pairing": mixer.pairing}
+
+
+def _on(where: str, argument: str, alpha: Any, make: Any, **options: Any) -> Mixer | None:
+    """The mixer of a concentration, or None for the number 0, by which other libraries say off."""
+    alpha = _checks.number(where, argument, alpha, "positive and finite, or 0 for off")
+    if isinstance(alpha, float) and alpha == 0:
+        return None
+    return make(_checks.alpha(where, alpha, argument), **options)
 
 
 def _one_of(where: str, mixup: Mixer | None, cutmix: Mixer | None, probs: Any, per: Per) -> Mixer:

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import reference
 from jax.sharding import AxisType
+from tqdm import tqdm
 
 from jaxmix import (
     Box,
@@ -426,6 +427,22 @@ def refusal(module, monkeypatch, capsys, *options):
     usage, error, message = capsys.readouterr().err.partition(f"{module.__name__}.py: error: ")
     assert error and "Traceback" not in usage + message
     return message
+
+
+def metrics_of_an_epoch(module, monkeypatch, backend, step, *arguments):
+    """The mean metrics of an example's epoch of steps that do nothing, and how often it fetched."""
+    fetched, device_get = [], jax.device_get
+
+    def get(x):
+        fetched.append(x)
+        return device_get(x)
+
+    monkeypatch.setattr(jax, "device_get", get)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(module, "train_step", step)
+    with tqdm(disable=True) as bar:
+        result = module.train_epoch(*arguments, bar)
+    return result, len(fetched)
 
 
 def let_go(limit=0):

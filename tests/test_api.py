@@ -12,7 +12,6 @@ import pytest
 import jaxmix
 from jaxmix import (
     CutMix,
-    Flip,
     Mixer,
     MixUp,
     Plan,
@@ -52,11 +51,10 @@ MODULES = [
 
 
 def written(call):
-    """A signature as a text without annotations; a pairing's default by its name."""
+    """A signature as a text without annotations."""
     parameters = [
         parameter.replace(
             annotation=inspect.Parameter.empty,
-            default="flip" if parameter.default == Flip() else parameter.default,
         )
         for name, parameter in inspect.signature(call).parameters.items()
         if name not in ("self", "cls")
@@ -70,19 +68,19 @@ SIGNATURES = [
     (
         jaxmix.cutmix,
         '(key, images, labels, *, alpha=1.0, num_classes=None, smoothing=0.0, per="example", '
-        'pairing="flip", box="paper", minmax=None, axes=None, grid=1, channel_axis="auto")',
+        'pairing="swap", box="paper", minmax=None, axes=None, grid=1, channel_axis="auto")',
     ),
     (
         jaxmix.mixup,
         '(key, images, labels, *, alpha=1.0, num_classes=None, smoothing=0.0, per="example", '
-        'pairing="flip", fold=False, channel_axis="auto")',
+        'pairing="swap", fold=False, channel_axis="auto")',
     ),
     (
         CutMix,
-        '(alpha=1.0, *, per="example", pairing="flip", box="paper", minmax=None, axes=None, '
+        '(alpha=1.0, *, per="example", pairing="swap", box="paper", minmax=None, axes=None, '
         "grid=1)",
     ),
-    (MixUp, '(alpha=1.0, *, per="example", pairing="flip", fold=False)'),
+    (MixUp, '(alpha=1.0, *, per="example", pairing="swap", fold=False)'),
     (RandomChoice, '(mixers, probs=None, *, per="example")'),
     (RandomApply, '(mixer, prob=0.5, *, per="example")'),
     (Plan.of, '(shape, pairing, *, region=None, opacity=None, channel_axis="auto")'),
@@ -106,10 +104,10 @@ SIGNATURES = [
     (
         recipes.timm,
         "(mixup_alpha=1.0, cutmix_alpha=0.0, cutmix_minmax=None, prob=1.0, switch_prob=0.5, "
-        'mode="batch")',
+        'mode="batch", *, pairing=None)',
     ),
-    (recipes.torchvision, "(cutmix_alpha=0.0, mixup_alpha=0.0)"),
-    (recipes.big_vision, "(p)"),
+    (recipes.torchvision, "(cutmix_alpha=0.0, mixup_alpha=0.0, *, pairing=None)"),
+    (recipes.big_vision, "(p, *, pairing=None)"),
     (plot.show, "(images, labels=None, plan=None, *, class_names=None, columns=8)"),
     (plot.gallery, "(images, mixers, key)"),
     (testing.check, '(mixer, *, shape=(8, 6, 5, 3), channel_axis="auto")'),

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 from scipy import stats
 
 import jaxmix
@@ -61,12 +62,12 @@ def test_bug_2_lam_from_float_corners_and_pixels_from_integers(extent):
 def test_bug_3_lam_is_the_partners_share(mixer):
     """In kornia and composer's MixUp: labels have the weights that the pixels do not."""
     images = np.zeros((4, 8, 8, 1), np.float32)
-    images[:2] = 1
+    images[::2] = 1
     plan = mixer.plan(jax.random.key(3), images.shape)
-    kept = np.asarray(plan.images(images), np.float64)[:2].mean((1, 2, 3))
+    kept = np.asarray(plan.images(images), np.float64)[::2].mean((1, 2, 3))
     assert abs(plan.lam[0] - 0.5) > 0.05, "the draw does not show the bug"
-    np.testing.assert_allclose(kept, np.asarray(plan.lam)[:2], atol=1e-6)
-    own = np.asarray(plan.labels(np.array([0, 0, 1, 1]), num_classes=2))[:2, 0]
+    np.testing.assert_allclose(kept, np.asarray(plan.lam)[::2], atol=1e-6)
+    own = np.asarray(plan.labels(np.array([0, 1, 0, 1]), num_classes=2))[::2, 0]
     np.testing.assert_allclose(kept, own, atol=1e-6)
 
 
@@ -133,11 +134,11 @@ def test_bug_6_odd_sides_lose_a_pixel(mixer):
 def test_bug_7_uint8_images(mixer):
     """MixUp of torchvision and timm raise; datarax wraps around; elsewhere lambda became 0."""
     images = np.random.default_rng(7).integers(0, 256, (8, 6, 5, 3), np.uint8)
-    images[0], images[7] = 250, 255
+    images[0], images[1] = 250, 255
     plan = mixer.plan(jax.random.key(7), images.shape)
     mixed = plan.images(images)
     assert mixed.dtype == jnp.uint8 and plan.lam.dtype == jnp.float32
-    assert np.asarray(mixed)[[0, 7]].min() >= 250, "wrapped around"
+    assert np.asarray(mixed)[:2].min() >= 250, "wrapped around"
     exact = plan.images(images.astype(np.float32))
     np.testing.assert_array_equal(np.asarray(mixed), np.round(np.asarray(exact)))
 
@@ -152,7 +153,7 @@ def test_bug_8_lam_and_class_ids_in_bfloat16():
     _, expected = jaxmix.mixup(jax.random.key(8), images, ids, num_classes=1002)
     np.testing.assert_array_equal(labels, expected)
     assert [set(np.flatnonzero(row)) for row in np.asarray(labels)] == [
-        {own, other} for own, other in zip(ids, ids[::-1], strict=True)
+        {own, other} for own, other in zip(ids, ids[reference.swap(8)], strict=True)
     ]
     plan = MixUp().plan(jax.random.key(8), narrow.shape)
     for drawn in (plan.lam, plan.opacity):
@@ -201,9 +202,8 @@ def test_bug_11_odd_batches_and_batches_of_one(mixer, rows):
         jax.random.key(11), painted(rows, 6, 5), np.arange(rows), num_classes=rows
     )
     np.testing.assert_allclose(labels, shares(mixed), atol=1e-6)
-    middle = np.zeros(rows)
-    middle[rows // 2] = 1
-    np.testing.assert_array_equal(np.asarray(mixed)[rows // 2].reshape(-1, rows).mean(0), middle)
+    alone = np.eye(rows)[-1]
+    np.testing.assert_array_equal(np.asarray(mixed)[-1].reshape(-1, rows).mean(0), alone)
 
 
 def test_bug_12_one_box_for_the_batch():

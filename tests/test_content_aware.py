@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 import jaxmix
-from jaxmix import CutMix, Flip, Mask, Mixer, MixUp, Neighbour, RandomApply, RandomChoice, Roll
+from jaxmix import (
+    CutMix,
+    Flip,
+    Mask,
+    Mixer,
+    MixUp,
+    Neighbour,
+    RandomApply,
+    RandomChoice,
+    Roll,
+    Swap,
+)
 
 SHAPE = (8, 6, 5, 3)
 CONTENT = np.random.default_rng(0).random(SHAPE[:3], np.float32)
@@ -68,7 +79,7 @@ def expected(partner):
     return CONTENT[np.asarray(partner)] > CONTENT
 
 
-PAIRINGS = ["flip", Flip(groups=2), "roll", Roll(-3), "permutation"]
+PAIRINGS = ["swap", "flip", Flip(groups=2), "roll", Roll(-3), "permutation"]
 every_pairing = pytest.mark.parametrize("pairing", PAIRINGS, ids=str)
 
 
@@ -184,9 +195,9 @@ def test_a_withheld_pairing_is_of_its_kind(per):
 
     class Comparing(Mixer):
         def draw(self, key, rows, spatial):
-            assert isinstance(self.pairing, Flip) and not isinstance(self.pairing, Roll)
+            assert isinstance(self.pairing, Swap) and not isinstance(self.pairing, Roll)
             assert self.pairing.mutual
-            return None, jnp.full((rows,), 0.5 if self.pairing == Flip() else 0.25)
+            return None, jnp.full((rows,), 0.5 if self.pairing == Swap() else 0.25)
 
     with pytest.raises(ValueError, match=r"Comparing\.draw: self\.pairing .*example"):
         Comparing(per=per).plan(jax.random.key(11), SHAPE)
@@ -196,8 +207,9 @@ def test_a_withheld_pairing_is_of_its_kind(per):
 @pytest.mark.parametrize("use", ["take", "partner", "own", "random", "groups"])
 @pytest.mark.parametrize("per", ["pair", "batch"])
 def test_no_use_of_the_pairing_in_a_draw_for_several_rows(per, use):
-    assert Nosy(use=use).plan(jax.random.key(4), SHAPE).lam[0] == 0.5
-    for mixer in (Nosy(use=use, per=per), RandomChoice((MixUp(), Nosy(use=use, per=per)))):
+    assert Nosy(use=use, pairing="flip").plan(jax.random.key(4), SHAPE).lam[0] == 0.5
+    nosy = Nosy(use=use, per=per, pairing="flip")
+    for mixer in (nosy, RandomChoice((MixUp(pairing="flip"), nosy))):
         with pytest.raises(ValueError, match=rf"Nosy\.draw: self\.pairing .*example.*{per}"):
             mixer.plan(jax.random.key(4), SHAPE)
         mix = jax.jit(lambda key, mixer=mixer: mixer(key, jnp.zeros(SHAPE)))

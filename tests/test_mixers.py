@@ -22,6 +22,7 @@ from jaxmix import (
     RandomApply,
     RandomChoice,
     Roll,
+    Swap,
 )
 
 SHAPE = (8, 10, 12, 3)
@@ -116,7 +117,8 @@ def test_repr_evaluates_to_an_equal_mixer(mixer):
     "mixer, text",
     [
         (CutMix(), "CutMix()"),
-        (CutMix(1, pairing="flip", grid=1), "CutMix()"),
+        (CutMix(1, pairing="swap", grid=1), "CutMix()"),
+        (CutMix(pairing="flip"), "CutMix(pairing=Flip(groups=1))"),
         (
             CutMix(0.5, per="batch", minmax=[0, 1]),
             "CutMix(alpha=0.5, per='batch', minmax=(0.0, 1.0))",
@@ -348,7 +350,7 @@ def test_equal_static_mixers_share_one_trace():
         return mixer.plan(key, SHAPE).lam
 
     draw = jax.jit(count, static_argnums=1)
-    for mixer in (MixUp(0.2), MixUp(0.2, pairing="flip"), MixUp(np.float64(0.2), per="example")):
+    for mixer in (MixUp(0.2), MixUp(0.2, pairing="swap"), MixUp(np.float64(0.2), per="example")):
         draw(jax.random.key(0), mixer)
     assert len(traces) == 1
     draw(jax.random.key(0), MixUp(0.3))
@@ -473,8 +475,9 @@ def test_per_batch_all_rows_share_one_draw(mixer):
 
 
 @pytest.mark.parametrize("mixer", granular("pair"), ids=str)
-def test_per_pair_the_two_of_a_flip_share_one_draw(mixer):
-    mixer = dataclasses.replace(mixer, pairing=Flip(groups=2))
+@pytest.mark.parametrize("pairing", [Swap(), Flip(groups=2)], ids=repr)
+def test_per_pair_the_two_of_a_pair_share_one_draw(mixer, pairing):
+    mixer = dataclasses.replace(mixer, pairing=pairing)
     plan = mixer.plan(jax.random.key(13), (16, 101, 103, 1))
     rows, partner = draws(plan), np.asarray(plan.partner)
     assert len(set(rows)) == 8
@@ -482,10 +485,14 @@ def test_per_pair_the_two_of_a_flip_share_one_draw(mixer):
 
 
 @pytest.mark.parametrize("mixer", granular("pair"), ids=str)
-def test_per_pair_the_middle_row_of_an_odd_batch_draws_its_own(mixer):
-    rows = draws(mixer.plan(jax.random.key(14), (15, 101, 103, 1)))
-    assert rows == rows[::-1] and len(set(rows)) == 8
-    assert rows.count(rows[7]) == 1
+def test_per_pair_the_row_of_an_odd_batch_that_is_alone_draws_its_own(mixer):
+    """The last row of a swap, the middle one of a flip."""
+    for pairing, alone in ((Swap(), 14), (Flip(), 7)):
+        mixer = dataclasses.replace(mixer, pairing=pairing)
+        plan = mixer.plan(jax.random.key(14), (15, 101, 103, 1))
+        rows = draws(plan)
+        assert rows == [rows[i] for i in plan.partner] and len(set(rows)) == 8
+        assert rows.count(rows[alone]) == 1
 
 
 @pytest.mark.parametrize("per", ["example", "pair", "batch"])

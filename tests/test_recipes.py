@@ -7,30 +7,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmix import CutMix, MixUp, RandomApply, RandomChoice, Roll, recipes
+from jaxmix import CutMix, MixUp, RandomApply, RandomChoice, Roll, Swap, recipes
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 BATCH = {"per": "batch", "pairing": "roll"}
+FLIPPED = {"per": "batch", "pairing": "flip"}
 
 
 @pytest.mark.parametrize(
     "made, expected",
     [
-        (recipes.timm(), MixUp(1.0, per="batch")),
-        (recipes.timm(0.2), MixUp(0.2, per="batch")),
-        (recipes.timm(0, 1.0), CutMix(1.0, per="batch", box="timm")),
-        (recipes.timm(0.0, 0.5, mode="elem"), CutMix(0.5, box="timm")),
-        (recipes.timm(0, cutmix_minmax=[0.2, 0.8]), CutMix(minmax=(0.2, 0.8), per="batch")),
+        (recipes.timm(), MixUp(1.0, **FLIPPED)),
+        (recipes.timm(0.2), MixUp(0.2, **FLIPPED)),
+        (recipes.timm(0, 1.0), CutMix(1.0, box="timm", **FLIPPED)),
+        (recipes.timm(0.0, 0.5, mode="elem"), CutMix(0.5, box="timm", pairing="flip")),
+        (recipes.timm(0, cutmix_minmax=[0.2, 0.8]), CutMix(minmax=(0.2, 0.8), **FLIPPED)),
         (
             recipes.timm(0.8, 1.0),
             RandomChoice(
-                (MixUp(0.8, per="batch"), CutMix(1.0, per="batch", box="timm")),
+                (MixUp(0.8, **FLIPPED), CutMix(1.0, box="timm", **FLIPPED)),
                 probs=(0.5, 0.5),
                 per="batch",
             ),
         ),
         (
-            recipes.timm(0.8, 0.3, (0.2, 0.8), prob=0.9, switch_prob=0.25, mode="pair"),
+            recipes.timm(0.8, 0.3, (0.2, 0.8), 0.9, 0.25, "pair", pairing="swap"),
             RandomApply(
                 RandomChoice(
                     (MixUp(0.8, per="pair"), CutMix(minmax=(0.2, 0.8), per="pair")),
@@ -48,12 +49,38 @@ BATCH = {"per": "batch", "pairing": "roll"}
             RandomChoice((MixUp(0.2, **BATCH), CutMix(1.0, **BATCH)), per="batch"),
         ),
         (recipes.big_vision(0.2), MixUp(0.2, **BATCH, fold=True)),
+        (recipes.torchvision(1.0, pairing="swap"), CutMix(1.0, per="batch")),
+        (recipes.big_vision(0.2, pairing="swap"), MixUp(0.2, per="batch", fold=True)),
     ],
     ids=str,
 )
 def test_a_recipe_is_this_mixer(made, expected):
     assert made == expected
     assert made.pairing == expected.pairing
+
+
+def test_a_recipe_joins_a_choice_by_its_pairing():
+    recipe = recipes.timm(0.8, 1.0, mode="elem", pairing="swap")
+    mixed = RandomChoice((CutMix(), recipe))(jax.random.key(0), jnp.zeros((4, 8, 8, 3)))
+    assert mixed.shape == (4, 8, 8, 3)
+    with pytest.raises(ValueError, match=r"Swap.*Flip.*recipes take the argument pairing"):
+        RandomChoice((CutMix(), recipes.timm(0.8, 1.0)))
+
+
+@pytest.mark.parametrize(
+    "make", [recipes.timm, recipes.torchvision, recipes.big_vision], ids=lambda make: make.__name__
+)
+def test_a_bad_pairing_is_the_recipes_error(make):
+    where = rf"^recipes\.{make.__name__}: pairing must be "
+    with pytest.raises(TypeError, match=where + r"a pairing such as Flip\(\)"):
+        make(0.2, pairing=Swap)
+    with pytest.raises(ValueError, match=where + 'one of "swap", "flip"'):
+        make(0.2, pairing="shuffle")
+
+
+def test_a_pair_needs_a_pairing_that_is_mutual():
+    with pytest.raises(ValueError, match=r'^recipes\.timm: per="pair" needs "swap" or "flip"'):
+        recipes.timm(mode="pair", pairing="roll")
 
 
 def test_numbers_of_a_recipe_follow_a_schedule():

@@ -144,6 +144,7 @@ def test_labels_add_their_own_bytes_and_nothing_else(axis_type):
 DRAWN = {
     "cutmix": CutMix(),
     "mixup-pair": MixUp(per="pair"),
+    "mixup-pair-flip": MixUp(per="pair", pairing="flip"),
     "cutmix-batch": CutMix(per="batch", pairing="roll"),
     "choice": RandomApply(both(Flip(groups=8)), prob=0.5),
     "choice-permutation": both(Permutation()),
@@ -153,12 +154,12 @@ DRAWN = {
 @pytest.mark.parametrize("split", [False, True], ids=["replicated", "split"])
 @pytest.mark.parametrize("name", DRAWN)
 def test_drawing_a_plan_sends_nothing(split, name):
-    """But for a few bytes of each row's draw to its partner, if pairs share it and are split."""
+    """But for each row's draw to its partner, if both share it and live on different devices."""
     mixer = DRAWN[name]
     mesh = mesh_of({"batch": 8}, "Auto")
     spec = PartitionSpec("batch") if split else PartitionSpec()
     draw = jax.jit(
         lambda key: mixer.plan(key, (256, 32, 32, 3)), out_shardings=NamedSharding(mesh, spec)
     )
-    shared = {"collective-permute": 4 * 32} if split and mixer.per == "pair" else {}
+    shared = {"collective-permute": 4 * 32} if split and name == "mixup-pair-flip" else {}
     assert sent(draw, fresh()) == shared

@@ -42,6 +42,20 @@ def checkpoint(folder):
     return manager.latest_step(), {jax.tree_util.keystr(k): np.asarray(v) for k, v in leaves}
 
 
+@pytest.mark.parametrize("backend, times", [("cpu", 3 + 1), ("gpu", 1)])
+def test_metrics_are_fetched_once_an_epoch_but_on_cpus(example, monkeypatch, backend, times):
+    def step(mixer, key, state, images, labels):
+        return state + 1, (images.mean(), labels.mean())
+
+    images, labels = np.arange(16.0, dtype=np.float32)[:, None], np.arange(16)
+    monkeypatch.setattr(example, "shard", lambda array: array)
+    arguments = None, jax.random.key(0), 0, (images, labels), np.arange(12).reshape(3, 4)
+    (state, means), fetched = helpers.metrics_of_an_epoch(
+        example, monkeypatch, backend, step, *arguments
+    )
+    assert (state, means, fetched) == (3, [5.5, 5.5], times)
+
+
 # Runs the example and keeps what a kill at the end of the second epoch would leave behind: it is
 # trained and evaluated, but not saved.
 RUN = """if True:

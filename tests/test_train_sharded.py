@@ -15,8 +15,8 @@ import jaxmix
 
 EXAMPLE = helpers.example("train_sharded")
 
-# Runs the example, prints hashes of the plans that it trained by and how many rows each of its
-# arrays took from the data, and saves the network and the optimizer as training left them.
+# Runs the example, prints hashes of the plans that it trained by and the rows of the shards that it
+# took from the data, and saves the network and the optimizer as training left them.
 RECORDED = """if True:
     import hashlib, importlib.util, json, shutil, sys, jax, numpy
     from flax import nnx
@@ -24,19 +24,23 @@ RECORDED = """if True:
     spec = importlib.util.spec_from_file_location("train_sharded", sys.argv[0])
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    train_step, make_array = example.train_step, jax.make_array_from_process_local_data
-    hashes, rows, trained = {}, set(), []
+    train_step, make_array = example.train_step, jax.make_array_from_callback
+    hashes, shards, trained = {}, set(), []
 
-    def recorded_step(model, optimizer, plan, images, labels):
+    def recorded_step(model, optimizer, mixer, key, images, labels):
+        plan = mixer.plan(key, (labels.size, *images.shape[2:]))
         for path, leaf in jax.tree_util.tree_leaves_with_path(plan):
             content = hashes.setdefault(jax.tree_util.keystr(path), hashlib.sha256())
             content.update(numpy.asarray(leaf).tobytes())
         trained[:] = model, optimizer
-        return train_step(model, optimizer, plan, images, labels)
+        return train_step(model, optimizer, mixer, key, images, labels)
 
-    def recorded_array(sharding, local, shape):
-        rows.add((len(local), shape[0]))
-        return make_array(sharding, local, shape)
+    def recorded_array(shape, sharding, read):
+        rows = len(sharding.spec)
+        read_by = [read(index).shape[:rows] for index in sharding.addressable_devices_indices_map(
+            shape).values()]
+        shards.add((shape[:rows], tuple(read_by)))
+        return make_array(shape, sharding, read)
 
     def save(path, history, *args, **kwargs):
         if len(history) == 2:  # What a run of one epoch leaves behind.
@@ -45,14 +49,14 @@ RECORDED = """if True:
 
     numpy.savetxt, savetxt = save, numpy.savetxt
     example.train_step = recorded_step
-    jax.make_array_from_process_local_data = recorded_array
+    jax.make_array_from_callback = recorded_array
     example.main()
     if jax.process_index() == 0:
         leaves = jax.tree_util.tree_leaves_with_path(nnx.state(tuple(trained)))
         state = {jax.tree_util.keystr(path): numpy.asarray(leaf) for path, leaf in leaves}
         numpy.savez(sys.argv[sys.argv.index("--out") + 1] + "/state.npz", **state)
     hashes = {path: content.hexdigest() for path, content in hashes.items()}
-    print(json.dumps({"plans": hashes, "rows": sorted(rows)}))
+    print(json.dumps({"plans": hashes, "shards": sorted(shards)}))
 """
 
 
@@ -118,8 +122,11 @@ def test_two_processes_train_as_one_does(one_process, tmp_path):
     first, second = run(tmp_path, "--devices", 2, "--epochs", 2, processes=2)
     assert first["plans"] == second["plans"] == alone["plans"]
     assert len(alone["plans"]) == 4, "start, stop, opacity and lam"
-    assert first["rows"] == second["rows"] == [[32, 64]], "each reads its half of each batch"
-    assert alone["rows"] == [[64, 64]]
+    half, whole = (
+        [shards for shape, shards in run["shards"] if shape == [1, 64]] for run in (first, alone)
+    )
+    assert first["shards"] == second["shards"]
+    assert half == [[[1, 16]] * 2] and whole == [[[1, 16]] * 4], "each reads its half of each batch"
     assert_close(tmp_path, folder)
 
 
@@ -128,7 +135,7 @@ def test_micro_batches_train_as_the_whole_batch_does(one_process, tmp_path):
     folder, whole = one_process
     (parts,) = run(tmp_path, "--devices", 2, "--epochs", 2, "--accumulate", 2)
     assert parts["plans"] == whole["plans"]
-    assert parts["rows"] == [[32, 32]]
+    assert [[2, 32], [[2, 16]] * 2] in parts["shards"]
     assert_close(tmp_path, folder)
     for one, other in zip(metrics(tmp_path), metrics(folder), strict=True):
         assert one == pytest.approx(other, rel=1e-3)
@@ -158,7 +165,7 @@ def test_two_processes_go_on_where_one_stopped(one_process, tmp_path):
 def model(example):
     """A network on a mesh of eight devices, and its optimizer, which the test may use up."""
     with jax.set_mesh(helpers.mesh_of({"data": 8}, "Auto")):
-        yield example.create(jax.random.key(0), "small", (8, 8, 1), 1)
+        yield example.create(jax.random.key(0), "small", (8, 8, 1))
 
 
 def pixels_and_labels(count):
@@ -170,14 +177,16 @@ def pixels_and_labels(count):
 def test_a_step_learns_from_what_the_plan_shows(example, model):
     network, optimizer = model
     images, labels = pixels_and_labels(16)
-    plan = example.make_mixer("both", 1.0, 8).plan(jax.random.key(1), images.shape)
-    logits = network(plan.images(images.astype(np.float32) / 255))
+    mixer = example.make_mixer("both", 1.0)
+    plan = mixer.plan(jax.random.key(1), images.shape)
+    logits = network(plan.images(images).astype(np.float32) / 255)
     expected = plan.loss(example.cross_entropy, logits, labels).mean()
     unmixed = example.cross_entropy(network(images.astype(np.float32) / 255), labels).mean()
     assert abs(expected - unmixed) > 1e-3
-    split = [example.on_mesh(x, np.arange(16)) for x in (images, labels)]
+    split = [example.on_mesh(x, np.arange(16)[None]) for x in (images, labels)]
     with jax.numpy_dtype_promotion("standard"):  # optax promotes the step of its schedule.
-        loss, accuracy = example.train_step(network, optimizer, plan, *split)
+        key = jax.random.key(1)
+        loss, accuracy = example.train_step(network, optimizer, mixer, key, *split)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_allclose(accuracy, plan.accuracy(logits, labels).mean(), rtol=1e-5)
 
@@ -198,6 +207,28 @@ def test_every_epoch_reads_the_examples_in_an_order_of_its_own(example, monkeypa
         example.main()
     one, other = orders
     assert len(set(one.tolist())) == len(one) == len(other) and not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("backend, times", [("cpu", 3 + 1), ("gpu", 1)])
+def test_metrics_are_fetched_once_an_epoch_but_on_cpus(example, monkeypatch, backend, times):
+    def step(model, optimizer, mixer, key, images, labels):
+        return images.mean(), labels.mean()
+
+    images, labels = pixels_and_labels(12)
+    arguments = (
+        None,
+        None,
+        None,
+        jax.random.key(0),
+        (images, labels),
+        np.arange(12).reshape(3, 1, 4),
+    )
+    with jax.set_mesh(helpers.mesh_of({"data": 2}, "Auto")):
+        means, fetched = helpers.metrics_of_an_epoch(
+            example, monkeypatch, backend, step, *arguments
+        )
+    np.testing.assert_allclose(means, [images.mean(), labels.mean()], rtol=1e-6)
+    assert fetched == times
 
 
 def test_every_held_out_example_counts_once(example, model):
@@ -225,20 +256,17 @@ def test_processes_that_were_started_differently_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["none", "cutmix", "mixup", "both"])
 def test_mixers_are_what_their_names_say(example, name):
-    pairing = jaxmix.Flip(groups=4)
-    cutmix, mixup = jaxmix.CutMix(0.7, pairing=pairing), jaxmix.MixUp(0.7, pairing=pairing)
+    cutmix, mixup = jaxmix.CutMix(0.7), jaxmix.MixUp(0.7)
     both = jaxmix.RandomChoice((cutmix, mixup))
     none = jaxmix.RandomApply(mixup, prob=0.0)
     expected = {"none": none, "cutmix": cutmix, "mixup": mixup, "both": both}[name]
-    assert example.make_mixer(name, 0.7, 4) == expected
+    assert example.make_mixer(name, 0.7) == expected
 
 
 def test_resnet18_is_one(example):
     """The 11,173,962 weights of the usual one for CIFAR-10, less 1,792 of norms that it adds."""
     with jax.set_mesh(helpers.mesh_of({"data": 2}, "Auto")):
-        model = nnx.eval_shape(
-            lambda: example.create(jax.random.key(0), "resnet18", (8, 8, 3), 1)[0]
-        )
+        model = nnx.eval_shape(lambda: example.create(jax.random.key(0), "resnet18", (8, 8, 3))[0])
     sizes = [x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param))]
     assert sum(sizes) == 11_173_962 - 1_792
 
@@ -246,14 +274,16 @@ def test_resnet18_is_one(example):
 @pytest.mark.full
 def test_resnet18_learns_from_a_step(example):
     with jax.set_mesh(helpers.mesh_of({"data": 2}, "Auto")):
-        model, optimizer = example.create(jax.random.key(0), "resnet18", (8, 8, 3), 1)
+        model, optimizer = example.create(jax.random.key(0), "resnet18", (8, 8, 3))
         images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
         labels = np.arange(4, dtype=np.int32)
-        plan = example.make_mixer("both", 1.0, 2).plan(jax.random.key(1), images.shape)
-        split = [example.on_mesh(x, np.arange(4)) for x in (images, labels)]
-        before = np.asarray(model.dense.kernel[...])
+        split = [example.on_mesh(x, np.arange(4)[None]) for x in (images, labels)]
+        before, both = np.asarray(model.dense.kernel[...]), example.make_mixer("both", 1.0)
         with jax.numpy_dtype_promotion("standard"):  # optax promotes the step of its schedule.
-            losses = [example.train_step(model, optimizer, plan, *split)[0] for _ in range(3)]
+            losses = [
+                example.train_step(model, optimizer, both, jax.random.key(1), *split)[0]
+                for _ in range(3)
+            ]
         assert np.isfinite(losses).all() and losses[2] < losses[0]
         assert (np.asarray(model.dense.kernel[...]) != before).any()
 
@@ -291,8 +321,8 @@ AMONG = ["--num-processes", "2", "--process-id", "0"]
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--groups", "3"], "--batch-size one of --groups"),
-        (["--accumulate", "3"], "multiple of --accumulate"),
+        (["--accumulate", "3"], "multiple of 2 x --accumulate"),
+        (["--accumulate", "64"], "multiple of 2 x --accumulate"),
         (["--accumulate", "0"], "--accumulate"),
         (["--devices", "0"], "--devices"),
         (["--seed", "-1"], "--seed"),
@@ -313,8 +343,8 @@ def test_bad_arguments_are_refused(example, monkeypatch, capsys, options, expect
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--batch-size", "2000", "--groups", "1"], "up to 1437"),
-        (["--batch-size", "20", "--groups", "1"], "multiple of 8 devices x 1 micro-batches"),
+        (["--batch-size", "2000"], "up to 1437"),
+        (["--batch-size", "20"], "multiple of 8 devices x 1 micro-batches"),
         (["--alpha", "0"], "alpha must be positive"),
         (["--dataset", "fashion-mnist", "--data-dir", "nowhere"], "apt install"),
         (["--dataset", "cifar-10"], "cifar-10-binary.tar.gz"),
@@ -335,7 +365,7 @@ def test_a_run_that_cannot_start_says_why(
     ("options", "expected"),
     [
         (["--seed", "1"], "seed 0, not 1"),
-        pytest.param(["--groups", "4"], "groups 8, not 4", marks=pytest.mark.full),
+        pytest.param(["--batch-size", "32"], "batch_size 64, not 32", marks=pytest.mark.full),
         pytest.param(["--epochs", "1"], "no checkpoint of 1 to 1", marks=pytest.mark.full),
     ],
     ids=str,

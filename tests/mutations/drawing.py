@@ -340,6 +340,13 @@ REGION = mutants(
 MIXERS = mutants(
     "jaxmix/_mixers.py",
     (
+        "another-default-pairing",
+        'DEFAULT_PAIRING: Any = "swap"',
+        'DEFAULT_PAIRING: Any = "flip"',
+        "mixing reads each image twice",
+        "tests/test_pairing.py -k names",
+    ),
+    (
         "one-box-for-the-batch",
         'return 1 if per == "batch" else batch',
         "return 1",
@@ -563,8 +570,8 @@ POLICIES = mutants(
     ),
     (
         "all-probs-zero",
-        "if len(known) == count and not sum(known) > 0:",
-        "if False:",
+        "if bad or (len(known) == count and not any(known)):",
+        "if bad:",
         "probs that are all zero choose the last mixer",
         "tests/test_checks*.py -k probs",
     ),
@@ -581,8 +588,8 @@ RECIPES = mutants(
     ),
     (
         "timm-with-the-papers-box",
-        'CutMix(cutmix_alpha, per=per, box="timm")',
-        "CutMix(cutmix_alpha, per=per)",
+        'CutMix, box="timm", **options',
+        "CutMix, **options",
         "odd sides lose a pixel",
         "tests/test_recipes.py tests/test_golden.py",
     ),
@@ -595,15 +602,22 @@ RECIPES = mutants(
     ),
     (
         "torchvision-flips",
-        'options: Any = {"per": "batch", "pairing": "roll"}',
-        'options: Any = {"per": "batch", "pairing": "flip"}',
+        '    options = _options(where, "batch", pairing, "roll")\n    mixup',
+        '    options = _options(where, "batch", pairing, "flip")\n    mixup',
         "partners are not torchvision's",
         "tests/test_recipes.py tests/test_golden.py",
     ),
     (
+        "recipes-keep-their-pairing",
+        "usual if pairing is None else pairing",
+        "usual",
+        "a recipe cannot join a choice of other mixers",
+        "tests/test_recipes.py",
+    ),
+    (
         "big-vision-unfolded",
-        'return MixUp(p, per="batch", pairing="roll", fold=True)',
-        'return MixUp(p, per="batch", pairing="roll")',
+        'p, "p"), fold=True, **options',
+        'p, "p"), **options',
         "lambda below one half",
         "tests/test_recipes.py tests/test_golden.py",
     ),
