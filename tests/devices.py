@@ -9,7 +9,7 @@ import sys
 
 import jax
 import numpy as np
-from helpers import mesh_of
+from helpers import mesh_of, sent
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomChoice, Roll, Swap
@@ -22,6 +22,9 @@ PAIRINGS = {
     "roll": Roll(),
     "permutation": Permutation(),
 }
+
+
+MIXER = RandomChoice((CutMix(), MixUp()))
 
 
 def images():
@@ -84,7 +87,7 @@ def digest(name, result):
 
 
 def main():
-    """Prints the digests as JSON; process 0 saves what they were taken of."""
+    """Prints the digests and what a call sends as JSON; process 0 saves the pixels."""
     port, process, path = sys.argv[1:]
     jax.config.update("jax_num_cpu_devices", 4)
     jax.distributed.initialize(f"localhost:{port}", 2, int(process))
@@ -94,6 +97,7 @@ def main():
         for name, result in results(mesh).items():
             digests[f"{axis_type}-{name}"] = digest(name, result)
             saved[f"{axis_type}-{name}"] = result[-1]
+        digests[f"{axis_type}-sent"] = sent(MIXER, jax.random.key(0), on_mesh(images(), mesh))
         neighbour = exchanged(mesh)
         digests[f"{axis_type}-neighbour"] = hashlib.sha256(neighbour.tobytes()).hexdigest()
     if process == "0":

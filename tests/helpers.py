@@ -1,5 +1,6 @@
 """What several test files need: numbers, keys, meshes, products of cases, and the examples."""
 
+import collections
 import contextlib
 import ctypes
 import dataclasses
@@ -230,6 +231,22 @@ def compiled(call, *arguments):
     """The program that runs, by the generator of loops that everybody has: see conftest.py."""
     usual = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else {}
     return jax.jit(call).lower(*arguments).compile(usual)
+
+
+SIZES = {"pred": 1, "u8": 1, "s8": 1, "u16": 2, "bf16": 2, "f32": 4, "s32": 4, "u32": 4}
+COLLECTIVE = re.compile(
+    r"= (.+?) (all-gather|all-reduce|all-to-all|collective-permute|collective-broadcast"
+    r"|reduce-scatter|send|recv)(?:-start)?\("
+)
+
+
+def sent(function, *arguments):
+    """The bytes that each kind of collective delivers to a device, in the compiled program."""
+    result = collections.Counter()
+    for shapes, kind in COLLECTIVE.findall(jax.jit(function).lower(*arguments).compile().as_text()):
+        for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
+            result[kind] += SIZES[dtype] * math.prod(map(int, filter(None, dims.split(","))))
+    return dict(result)
 
 
 def both(pairing, per="example"):

@@ -473,6 +473,7 @@ def test_the_number_of_processes_does_not_matter(tmp_path):
                 assert digests[0][f"{axis_type}-{name}"] == expected[name]
                 units = reference.ulps(saved[f"{axis_type}-{name}"], without_a_mesh()[name][-1])
                 assert np.all(units <= 1)
+            assert digests[0][f"{axis_type}-sent"] == {}
             alone = devices.exchanged(mesh_of(8, axis_type))
             neighbour = hashlib.sha256(alone.tobytes()).hexdigest()
             assert digests[0][f"{axis_type}-neighbour"] == neighbour

@@ -1,32 +1,15 @@
 """What is sent between devices: for each pairing what the README's table says, and no more."""
 
-import collections
 import re
 
 import helpers
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
-from helpers import axis_types, both, cover, fresh, mesh_of
+from helpers import axis_types, both, cover, fresh, mesh_of, sent
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomApply, Roll, Swap
-
-SIZES = {"pred": 1, "u8": 1, "s8": 1, "u16": 2, "bf16": 2, "f32": 4, "s32": 4, "u32": 4}
-COLLECTIVE = re.compile(
-    r"= (.+?) (all-gather|all-reduce|all-to-all|collective-permute|collective-broadcast"
-    r"|reduce-scatter|send|recv)(?:-start)?\("
-)
-
-
-def sent(function, *arguments):
-    """The bytes that each kind of collective delivers to a device, in the compiled program."""
-    result = collections.Counter()
-    for shapes, kind in COLLECTIVE.findall(jax.jit(function).lower(*arguments).compile().as_text()):
-        for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
-            result[kind] += SIZES[dtype] * int(np.prod([int(n) for n in dims.split(",") if n]))
-    return dict(result)
 
 
 def promised():

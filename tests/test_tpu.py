@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import Fog, Speckle, axis_types, both, cover
+from helpers import COLLECTIVE, Fog, Speckle, axis_types, both, cover
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from test_sharding_traffic import COLLECTIVE, SENT, promised
+from test_sharding_traffic import SENT, promised
 
 import jaxmix
 from jaxmix import Box, CutMix, Mask, MixUp, Plan, RandomApply, recipes
