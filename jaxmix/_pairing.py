@@ -69,7 +69,10 @@ def _fastest(pairing: Pairing, x: jax.Array, split: Callable, padded: Callable) 
     everything: `split` is for those. On a TPU the batch often lies along the lanes, where only a
     choice between shifted copies fuses: `padded`.
     """
-    whole = _sharding.parts(x) == 1 and not _sharding.is_split(x)
+    divided = _sharding.is_split(x)
+    if divided and jax.typeof(x).sharding.mesh.manual_axes:
+        return split(x)  # JAX cannot differentiate a choice of platforms there.
+    whole = _sharding.parts(x) == 1 and not divided
     rows = functools.partial(_sharding.rows_at, index=pairing.partner(x.shape[0]))
     return lax.platform_dependent(x, tpu=padded, default=rows if whole else split)
 

@@ -394,8 +394,8 @@ class Plan:
         stop = max(start, stop)
         if step != 1:
             raise _checks.value_error(where, "a slice of a plan has no step", rows)
-        empty = start == stop
-        pairing = _pairing.SAME_ROW if empty else self.pairing.within(start, stop, batch)
+        within = self.pairing.within(start, stop, batch)
+        pairing = _pairing.SAME_ROW if start == stop else within
         if pairing is None:
             raise ValueError(
                 f"{where}: rows {start} to {stop} of {batch} have partners outside of the slice "
@@ -503,10 +503,10 @@ class Plan:
             axes = (_checks.channel(where, shape, channel_axis, region=True),)
         fitting = [axis for axis in axes if _checks.spatial(shape, axis) == self.spatial]
         if len(fitting) != 1:
-            ways = "several ways: pass channel_axis=-1 (last) or channel_axis=1 (first)"
+            ways = "; to be read in one way, pass channel_axis=-1 (last) or channel_axis=1 (first)"
             raise ValueError(
-                f"{where}: the plan was made for extents {self.spatial}; images of shape {shape} "
-                f"and channel_axis={channel_axis!r} have them in {ways if fitting else 'no way'}"
+                f"{where}: the plan was made for extents {self.spatial}, got images of shape "
+                f"{shape} with channel_axis={channel_axis!r}{ways if fitting else ''}"
             )
         return fitting[0]
 

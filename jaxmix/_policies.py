@@ -73,14 +73,13 @@ class RandomChoice(_Policy):
     probs: Sequence[ArrayLike] | jax.Array | np.ndarray | None = None
 
     def __post_init__(self):
-        name = "RandomChoice"
         if not isinstance(self.mixers, tuple | list):
-            raise _checks.type_error(name, "mixers must be a sequence of mixers", self.mixers)
+            raise _checks.type_error("RandomChoice", "mixers must be a sequence", self.mixers)
         if not self.mixers:
-            raise _checks.value_error(name, "mixers must hold at least one mixer", self.mixers)
+            raise _checks.value_error("RandomChoice", "mixers must not be empty", self.mixers)
         self._take_pairing("each of mixers", self.mixers)
         if self.probs is not None:
-            self._set("probs", _probs(name, self.probs, len(self.mixers)))
+            self._set("probs", _probs("RandomChoice", self.probs, len(self.mixers)))
         super().__post_init__()
 
     def draw(self, key, rows, spatial) -> Painted:
@@ -156,7 +155,7 @@ def _probs(where: str, value: Any, count: int) -> Any:
     known = [prob for prob in value if isinstance(prob, float)]
     bad = [p for p in (*known, sum(known)) if p and not _checks.LEAST <= p <= _checks.LARGEST]
     if bad or (len(known) == count and not any(known)):
-        wanted = "probs must be finite, >= 0 in float32, and not all zero"
+        wanted = "probs must be finite and >= 0 in float32, and not all zero"
         raise _checks.value_error(where, wanted, value if len(known) < 5 else (*bad, 0.0)[0])
     return value
 

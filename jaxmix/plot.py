@@ -171,14 +171,15 @@ def _titles(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) 
     if labels is None:
         return [""] * batch
     labels = _checks.array(where, "labels", labels)
-    classes = len(names) if names is not None else None
+    classes: Any = len(names) if names is not None else None
     if labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.integer):
         classes = classes or max(int(np.max(labels, initial=0)) + 1, 2)
     labels = _labels.checked(where, "labels", labels, classes)
     _checks.batch(where, "labels", labels, batch, f"a batch of {batch} images")
     if labels.ndim == 1:
-        unmixed = jax.nn.one_hot(labels, classes or 0)
-        labels = plan.labels(labels, num_classes=classes) if plan else unmixed
+        labels = (
+            plan.labels(labels, num_classes=classes) if plan else jax.nn.one_hot(labels, classes)
+        )
     shares = np.asarray(labels).astype(np.float64)
     if shares.shape[1] == 1:
         return [f"{value:.2f}" for value in shares[:, 0]]

@@ -90,9 +90,8 @@ def check(
 
 def _labels_match_pixels(plan: Plan, shape: tuple, layout: dict) -> Findings:
     rows, ones = shape[0], np.ones(shape[1:], np.float32)
-    mixed = [
-        plan.images(np.multiply.outer(x, ones), **layout) for x in np.eye(rows, dtype=np.float32)
-    ]
+    eye = np.eye(rows, dtype=np.float32)
+    mixed = [plan.images(np.multiply.outer(row, ones), **layout) for row in eye]
     painted = np.asarray(mixed, np.float64).reshape(rows, rows, -1).mean(2).T
     labels = np.asarray(plan.labels(jnp.arange(rows), num_classes=rows, smoothing=0.1), np.float64)
     yield "labels with smoothing=0.1", labels, 0.9 * painted + 0.1 / rows, 2**-20
