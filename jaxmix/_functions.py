@@ -70,10 +70,8 @@ def cutmix(
     """
     options = CallOptions(num_classes=num_classes, smoothing=smoothing, channel_axis=channel_axis)
     with _checks.renamed("cutmix", "CutMix"):
-        mixer = CutMix(
-            alpha, per=per, pairing=pairing, box=box, minmax=minmax, axes=axes, grid=grid
-        )
-        return mixer(key, images, labels, **options)
+        mix = CutMix(alpha, per=per, pairing=pairing, box=box, minmax=minmax, axes=axes, grid=grid)
+        return mix(key, images, labels, **options)
 
 
 def mixup(

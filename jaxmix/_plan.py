@@ -503,11 +503,10 @@ class Plan:
             axes = (_checks.channel(where, shape, channel_axis, region=True),)
         fitting = [axis for axis in axes if _checks.spatial(shape, axis) == self.spatial]
         if len(fitting) != 1:
-            ways = "; to be read in one way, pass channel_axis=-1 (last) or channel_axis=1 (first)"
-            raise ValueError(
-                f"{where}: the plan was made for extents {self.spatial}, got images of shape "
-                f"{shape} with channel_axis={channel_axis!r}{ways if fitting else ''}"
-            )
+            wanted = f"images must fit, in one way only, the plan's extents {self.spatial}"
+            both = "pass channel_axis=-1 (last) or channel_axis=1 (first)"
+            remedy = both if fitting else f"channel_axis={channel_axis!r} leaves others"
+            raise _checks.value_error(where, wanted, shape, remedy)
         return fitting[0]
 
     def _partners(self, own: jax.Array, donors: jax.Array | None) -> jax.Array:
