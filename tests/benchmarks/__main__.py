@@ -122,8 +122,8 @@ def main():
         f"of the fastest of {ROUNDS} calls, "
         "as multiples of a jitted copy of the images into a donated buffer"
     )
-    parts = ["# Benchmark", machine, table(results), compiling.report(), steps.report(calls)]
-    parts += [growth.report(args.out / "growth.png", calls), bandwidth.report(calls)]
+    parts = ["# Benchmark", machine, table(results), bandwidth.report(keys), compiling.report()]
+    parts += [steps.report(calls), growth.report(args.out / "growth.png", calls)]
     report = "\n\n".join(parts)
     (args.out / "results.md").write_text(report + "\n")
     chart(results, args.out / "results.png")

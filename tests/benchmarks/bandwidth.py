@@ -1,44 +1,205 @@
-"""How near mixing comes to the bandwidth of an accelerator's memory."""
+"""What mixing takes on this device, beside a copy of the images: the memory is what limits it.
 
+An accelerator is given several calls in one program, with barriers between them, and several such
+programs at once: then no time of the host is in the figures. A CPU, whose compiler drops barriers,
+is given one call at a time, into buffers that are used again. All of a line of a table run in turn,
+round after round.
+"""
+
+import functools
+import random
 import statistics
 import time
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+from jaxmix import CutMix, Flip, MixUp, Permutation, RandomChoice, Roll, Swap
 
 from .cases import METHODS, SIZES
-from .jax_peers import mixer, reusing
+from .jax_peers import both_read, donating, programs
 
-CALLS = 8  # Sent off before the first has ended, so that sending them takes no time of its own.
-COPY = "copy"
+CALLS, PROGRAMS = 8, 4  # In one program, and sent off before the first has ended.
+PAIRINGS = (Swap(), Flip(), Roll(), Permutation())
+DTYPES = ("float32", "bfloat16", "uint8")
 
 
-def rate(method, images, rounds):
-    """GB/s of jitted calls into a donated buffer, that read the batch once and write it once."""
-    mix = mixer(method, "example") if method != COPY else lambda key, images: jnp.copy(images)
-    run = reusing(mix)
-    key, buffer = jax.random.key(0), jnp.copy(images)
-    times = []
-    for number in range(rounds + 2):  # The first two compile and warm up.
-        start = time.perf_counter()
+def on_cpu():
+    """Whether there is no accelerator."""
+    return jax.default_backend() == "cpu"
+
+
+def batch(rows, dtype):
+    """Random images of 224 x 224 pixels, and class ids."""
+    shape, classes = (rows, *SIZES["224"][0][1:]), SIZES["224"][1]
+    images = jax.random.randint(jax.random.key(0), shape, 0, 256, jnp.uint8)
+    if dtype != "uint8":
+        images = images.astype(dtype) / jnp.asarray(255, dtype)
+    return images, jax.random.randint(jax.random.key(1), (rows,), 0, classes)
+
+
+def seconds(calls, rounds):
+    """The median over the rounds of the fastest of three turns, of name -> (call, arguments)."""
+    times, order = {name: [] for name in calls}, random.Random(0)
+    for number in range(rounds + 1):  # The first round compiles.
+        runs, fastest = {name: repeated(*call) for name, call in calls.items()}, {}
+        for _ in range(3):
+            for name in order.sample(list(runs), len(runs)):
+                start = time.perf_counter()
+                count = runs[name]()
+                taken = (time.perf_counter() - start) / count
+                fastest[name] = min(taken, fastest.get(name, taken))
+        if number > 0:
+            for name, taken in fastest.items():
+                times[name].append(taken)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def repeated(call, *arguments):
+    """A function that calls it as often as it says, and waits for the results."""
+    if on_cpu():  # Where buffers lie decides more than the code: these are new ones each round.
+        run = donating(call, *jax.tree.map(jnp.copy, arguments))
+        run()
+        return lambda: run() or 1
+
+    def run():
+        for _ in range(PROGRAMS):  # Only the last one's results are kept.
+            results = chained(call)(*arguments)
+        jax.block_until_ready(results)
+        return CALLS * PROGRAMS
+
+    return run
+
+
+@functools.cache
+def chained(call):
+    """One program of several calls, each of which waits for the one before."""
+
+    def run(*arguments):
+        results = []
         for _ in range(CALLS):
-            buffer = run(buffer, key, images)
-        jax.block_until_ready(buffer)
-        if number > 1:
-            times.append(time.perf_counter() - start)
-    return 2 * CALLS * images.nbytes / 1e9 / statistics.median(times)
+            result, arguments = lax.optimization_barrier((call(*arguments), arguments))
+            results.append(result)
+        return results
+
+    return jax.jit(run)
+
+
+def copied(images):
+    """Reads each image once and writes one; what would be left out of a program is a negation."""
+    return jnp.copy(images) if on_cpu() else -images
+
+
+def mixers(pairing):
+    """CutMix, MixUp and a choice of both."""
+    both = CutMix(pairing=pairing), MixUp(pairing=pairing)
+    return dict(zip(METHODS, (*both, RandomChoice(both)), strict=True))
+
+
+def table(head, rows):
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def pixels(rounds):
+    """`plan.images` with every pairing, as a multiple of a copy."""
+    head = ["plan.images, 224x224x3", "copy, us (GB/s)", "both read"]
+    rows = []
+    for count in (128,) if on_cpu() else (128, 1024):
+        for dtype in DTYPES:
+            images, _ = batch(count, dtype)
+            calls = {
+                "copy": (copied, images),
+                "both read": (both_read, None, images),
+            }
+            for pairing in PAIRINGS:
+                for method, mixer in mixers(pairing).items():
+                    plan = mixer.plan(jax.random.key(2), images.shape)
+                    calls[pairing, method] = type(plan).images, plan, images
+            times = seconds(calls, rounds)
+            copy = times["copy"]
+            cells = [f"{1e6 * copy:.0f} ({2e-9 * images.nbytes / copy:.0f})"]
+            cells.append(f"{times['both read'] / copy:.2f}")
+            cells += [
+                " / ".join(f"{times[pairing, method] / copy:.2f}" for method in METHODS)
+                for pairing in PAIRINGS
+            ]
+            rows.append([f"{count} {dtype}", *cells])
+    return table([*head, *map(repr, PAIRINGS)], rows)
+
+
+def whole_calls(rounds):
+    """Whole calls with labels, in microseconds, beside naive code, and PyTorch on the same GPU."""
+    images, labels = batch(128, "float32")
+    calls = {"copy": (copied, images)}
+    for method in METHODS:
+        pair = programs(method, "example", "NHWC", SIZES["224"][1])
+        for name, call in zip(("jaxmix", "naive JAX"), pair, strict=True):
+            calls[name, method] = call, jax.random.key(3), images, labels
+    times = seconds(calls, rounds)
+    rows = [
+        [name, *(f"{1e6 * times[name, method]:.0f}" for method in METHODS)]
+        for name in ("jaxmix", "naive JAX")
+    ]
+    for name, taken in on_the_same_gpu(rounds).items():
+        rows.append([name, *(f"{1e6 * taken[m]:.0f}" if m in taken else "-" for m in METHODS)])
+    head = f"128x224x224x3 float32 with labels, us; a copy takes {1e6 * times['copy']:.0f}"
+    return table([head, *METHODS], rows)
+
+
+def on_the_same_gpu(rounds):
+    """What PyTorch's libraries take: library -> method -> seconds; nothing without them."""
+    try:
+        from . import torch_peers
+    except ImportError:
+        return {}
+    return torch_peers.on_gpu(CALLS * PROGRAMS, rounds)
+
+
+def normalised(images):
+    """What a network takes, of uint8."""
+    mean, spread = (jnp.float32(x) for x in ([123.7, 116.3, 103.5], [58.4, 57.1, 57.4]))
+    floats = (images.astype(jnp.float32) - mean) / spread
+    return floats if on_cpu() else floats.astype(jnp.bfloat16)
+
+
+def pipeline(rounds):
+    """uint8 in, mixed and normalised in one program, as a multiple of normalising alone."""
+    rows = []
+    for count in (128,) if on_cpu() else (128, 1024):
+        images, labels = batch(count, "uint8")
+        arguments = jax.random.key(4), images, labels
+        calls = {
+            name: (lambda key, images, labels: normalised(images), *arguments)
+            for name in ("alone", "again")
+        }
+        for method in METHODS:
+            pair = programs(method, "example", "NHWC", SIZES["224"][1])
+            for name, call in zip(("jaxmix", "naive JAX"), pair, strict=True):
+
+                def mixed(*arguments, call=call):
+                    images, soft = call(*arguments)
+                    return normalised(images), soft
+
+                calls[name, method] = mixed, *arguments
+        times = seconds(calls, rounds)
+        ratios = {name: f"{taken / times['alone']:.2f}" for name, taken in times.items()}
+        cells = [f"{1e6 * times['alone']:.0f}", ratios["again"]]
+        for name in ("jaxmix", "naive JAX"):
+            cells.append(" / ".join(ratios[name, method] for method in METHODS))
+        rows.append([str(count), *cells])
+    head = [
+        "uint8 images, normalised",
+        "alone, us",
+        "alone again",
+        "mixed by jaxmix",
+        "by naive JAX",
+    ]
+    return table(head, rows)
 
 
 def report(rounds):
-    """A table in Markdown: GB/s, and in brackets the percentage of those of the copy."""
-    if jax.default_backend() == "cpu":
-        return "Bandwidth on an accelerator: not measured, there is none."
-    lines = ["| GB/s | " + " | ".join((COPY, *METHODS)) + " |", "|---" * 5 + "|"]
-    for rows in (128, 1024):
-        for dtype in ("float32", "bfloat16", "uint8"):
-            shape = (rows, *SIZES["224"][0][1:])
-            rates = {m: rate(m, jnp.ones(shape, dtype), rounds) for m in (COPY, *METHODS)}
-            cells = (f"{r:.0f} ({100 * r / rates[COPY]:.0f} %)" for r in rates.values())
-            size = "x".join(map(str, shape))
-            lines.append(f"| {size} {dtype} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    """The tables; three figures in a cell are CutMix, MixUp and a choice of both."""
+    return "\n\n".join(part(rounds) for part in (pixels, whole_calls, pipeline))

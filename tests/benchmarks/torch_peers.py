@@ -1,11 +1,15 @@
 """torchvision, timm and kornia, in PyTorch. Their images have the channels first."""
 
 import importlib
+import statistics
+import time
 
 import torch
 
+from .cases import METHODS, Case
 
-def contenders(case):
+
+def contenders(case, device="cpu"):
     """One call of each; a library that is not there says so."""
     if case.layout == "NHWC":
         images, ids = case.batch()
@@ -15,13 +19,39 @@ def contenders(case):
     ids = torch.as_tensor(ids, dtype=torch.int64)
     if case.dtype != "uint8":
         images = (images.to(torch.float32) / 255).to(getattr(torch, case.dtype))
-    made = {}
+    images, ids, made = images.to(device), ids.to(device), {}
     for library in (torchvision, timm, kornia):
         try:
             made |= library(case, images, ids)
         except ImportError as error:
             made[library.__name__] = f"not measured: {error}"
     return made
+
+
+def on_gpu(calls, rounds):
+    """Seconds of a whole call, library -> method -> seconds; nothing if PyTorch sees no GPU."""
+    found = {}
+    if not torch.cuda.is_available():
+        return found
+    for method in METHODS:
+        for per in ("example", "batch"):
+            made = contenders(Case("224", "float32", "NHWC", method, per), "cuda")
+            for name, call in made.items():
+                if not isinstance(call, str):
+                    times = [_seconds(call, calls) for _ in range(rounds + 1)]
+                    median = statistics.median(times[1:])  # The first round warms up.
+                    found.setdefault(f"{name}, per {per}", {})[method] = median
+    return found
+
+
+def _seconds(call, calls):
+    """The time of one of several calls, sent off together."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - start) / calls
 
 
 def torchvision(case, images, ids):
