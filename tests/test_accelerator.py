@@ -28,11 +28,17 @@ def test_the_report(accelerator, monkeypatch, tmp_path, capsys, broken):
     monkeypatch.setattr(accelerator, "LAWS", ["test_laws.py"])
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(accelerator.bandwidth, "report", lambda rounds: "| GB/s |")
+    monkeypatch.setattr(accelerator.steps, "report", lambda rounds: "| ms |")
     with pytest.raises(SystemExit) as exit_:
         accelerator.main()
     text = capsys.readouterr().out
     assert exit_.value.code == broken
-    assert "## Laws" in text and "## Bandwidth\n\n| GB/s |" in text and "needs 2" in text
+    assert (
+        "## Laws" in text
+        and "copy\n\n| GB/s |" in text
+        and "step\n\n| ms |" in text
+        and "needs 2" in text
+    )
     assert ("1 failed, 1 skipped" if broken else "1 passed, 1 skipped") in text
     assert ("- FAILED" in text) == broken
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from benchmarks import __main__ as main
-from benchmarks import bandwidth, cases, compiling, growth, jax_peers, numpy_peers
+from benchmarks import bandwidth, cases, compiling, growth, jax_peers, numpy_peers, steps
 
 SMALL = {"224": ((6, 8, 8, 6), 6)}
 
@@ -143,23 +143,98 @@ def test_growth_finds_the_line_and_what_lies_farthest_from_it(fixed, slope):
         assert (error > 0.1) if bend > 1 else (error < -0.1)
 
 
-@pytest.mark.parametrize("method", [bandwidth.COPY, "cutmix"])
-def test_the_bandwidth_is_of_the_batch_read_once_and_written_once(method, monkeypatch):
-    ticks = iter(range(100))  # Every call seems to take a second.
-    monkeypatch.setattr(bandwidth.time, "perf_counter", lambda: next(ticks))
-    images = jnp.ones((4, 8, 8, 3))
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_the_time_of_a_call_is_what_one_of_them_takes(monkeypatch, backend):
+    """The median over the rounds of the fastest of three turns; the first round only compiles."""
+    clock, turns = [0.0], []
+
+    def now():
+        clock[0] += 0.5  # Twice for each turn: it seems to take half a second.
+        return clock[0]
+
+    def counted(x):
+        jax.debug.callback(lambda: turns.append(1))
+        return x + 1
+
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(bandwidth.time, "perf_counter", now)
+    times = bandwidth.seconds({"one": (counted, jnp.float32(1))}, 2)
+    jax.effects_barrier()
+    alone = 3 * (1 + 3)  # In each round a call that compiles, and three turns.
+    together = bandwidth.CALLS * bandwidth.PROGRAMS
+    calls, of_one = (alone, 0.5) if backend == "cpu" else (9 * together, 0.5 / together)
+    assert times == {"one": of_one} and len(turns) == calls
+
+
+def test_calls_in_one_program_wait_for_each_other():
+    """Else a compiler would make one of them, or share what they read."""
+    jaxpr = jax.make_jaxpr(bandwidth.chained(jnp.negative))(jnp.ones(3))
+    (program,) = jaxpr.eqns
+    names = [equation.primitive.name for equation in program.params["jaxpr"].eqns]
+    assert names == ["neg", "optimization_barrier"] * bandwidth.CALLS
+
+
+def test_the_tables_of_a_device(monkeypatch):
+    """Each cell from its own time: copies take 1 s, other calls as many as their number says."""
+
+    def seconds(calls, rounds):
+        names = [name for name in calls if name not in ("copy", "alone")]
+        numbered = {name: 1 + 0.1 * number for number, name in enumerate(names, 1)}
+        return {name: numbered.get(name, 1.0) for name in calls}
+
+    monkeypatch.setattr(bandwidth, "seconds", seconds)
+    monkeypatch.setattr(bandwidth, "on_the_same_gpu", lambda rounds: {"timm": {"cutmix": 2e-6}})
+    monkeypatch.setattr(bandwidth, "SIZES", {"224": ((128, 4, 4, 3), 10)})
     with leniently():
-        rate = bandwidth.rate(method, images, 3)
-    assert rate == 2 * 4 * 8 * 8 * 3 * 4 * bandwidth.CALLS / 1e9
-    assert next(ticks) == 5 + 3
+        pixels, calls, pipeline = (
+            table.splitlines() for table in bandwidth.report(1).split("\n\n")
+        )
+        assert len(pixels) == 2 + len(bandwidth.DTYPES)
+        assert pixels[2].startswith(
+            "| 128 float32 | 1000000 (0) | 1.10 | 1.20 / 1.30 / 1.40 | 1.50"
+        )
+        assert calls[2] == "| jaxmix | 1100000 | 1300000 | 1500000 |"
+        assert calls[3:] == ["| naive JAX | 1200000 | 1400000 | 1600000 |", "| timm | 2 | - | - |"]
+        cells = "1000000 | 1.10 | 1.20 / 1.40 / 1.60 | 1.30 / 1.50 / 1.70 |"
+        assert pipeline[2:] == [f"| 128 | {cells}"]
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        pixels, _, pipeline = (table.splitlines() for table in bandwidth.report(1).split("\n\n"))
+    assert [line.split(" | ")[0] for line in pixels[5:]] == [
+        f"| 1024 {dtype}" for dtype in bandwidth.DTYPES
+    ]
+    assert pipeline[2:] == [f"| 128 | {cells}", f"| 1024 | {cells}"]
 
 
-def test_the_bandwidth_of_a_gpu_is_not_made_up(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert "not measured" in bandwidth.report(1)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(bandwidth, "rate", lambda method, *_: 500 if method == "copy" else 400)
-    monkeypatch.setattr(bandwidth, "SIZES", {"224": [(128, 4, 4, 3)]})
-    lines = bandwidth.report(1).splitlines()
-    assert len(lines) == 2 + 6
-    assert lines[2] == "| 128x4x4x3 float32 | 500 (100 %)" + 3 * " | 400 (80 %)" + " |"
+def test_what_a_network_takes_is_mixed_and_normalised_in_one_call(monkeypatch):
+    monkeypatch.setattr(bandwidth, "SIZES", {"224": ((128, 4, 4, 3), 10)})
+    found = {}
+    monkeypatch.setattr(bandwidth, "seconds", lambda calls, rounds: found.update(calls) or 1 / 0)
+    with leniently(), pytest.raises(ZeroDivisionError):
+        bandwidth.pipeline(1)
+    with leniently():
+        results = {name: call(*arguments) for name, (call, *arguments) in found.items()}
+    alone = np.asarray(results["alone"])
+    assert alone.dtype == np.float32 and abs(alone.mean()) < 0.3 and 1 < alone.std() < 2
+    for method in cases.METHODS:
+        images, labels = results["jaxmix", method]
+        assert images.shape == alone.shape and labels.shape == (128, 10)
+        assert (np.asarray(images) != alone).any()
+
+
+@pytest.mark.full
+def test_a_step_is_timed_with_and_without_mixing(monkeypatch):
+    monkeypatch.setattr(steps.ResNet, "rows", 4)
+    with leniently():
+        lines = steps.report(1).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:5]] == [
+        "| plain", "| plain again", "| cutmix, jaxmix",
+    ]  # fmt: skip
+    assert len(lines) == 2 + 2 + 2 * len(cases.METHODS)
+
+
+def test_the_network_of_an_accelerator_is_vit_s():
+    """22,050,664 weights as the papers have it, with a class token's 384 + 384 less."""
+    images = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
+    with leniently():
+        params = jax.eval_shape(steps.ViT().init, jax.random.key(0), images)
+    assert sum(x.size for x in jax.tree.leaves(params)) == 22_050_664 - 2 * 384
