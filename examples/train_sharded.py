@@ -9,13 +9,15 @@ The same from two processes, of one machine or of two with a folder --out that b
     python examples/train_sharded.py --coordinator localhost:9876 --num-processes 2 --process-id 1
 
 On a TPU pod or under SLURM, where the hosts find each other, run it on each with --distributed.
-A quarter of a minute on two CPU cores; test accuracy 0.981 to 0.983 (seeds 0 to 2). Metrics and
-checkpoint are in runs/train_sharded; `--epochs 80 --resume` goes on from there, on as many devices
-and processes as you like. `--dataset fashion-mnist --epochs 1`, half a minute: 0.888.
+Half a minute on two CPU cores; test accuracy 0.975 to 0.983 (seeds 0 to 2). Metrics and checkpoint
+are in runs/train_sharded; `--epochs 80 --resume` goes on from there, on as many devices and
+processes as you like. `--dataset fashion-mnist --epochs 1`, half a minute: 0.888.
 
-At full size it wants an accelerator, and was not run to the end: `--network resnet18 --dataset
-fashion-mnist --batch-size 256`, or `--dataset cifar-10 --data-dir cifar-10-batches-bin`, the folder
-of the binary files (https://www.cs.toronto.edu/~kriz/cifar.html).
+`--network resnet18 --dataset fashion-mnist --batch-size 256` on one H200, when it mixed by a flip:
+test accuracy after 11 epochs 0.928 without mixing, 0.931 with `--mixer mixup`, 0.935 with cutmix
+and 0.934 with both (seeds 0 to 2, standard deviations up to 0.003). CIFAR-10 is `--dataset cifar-10
+--data-dir cifar-10-batches-bin`, the folder of the binary files
+(https://www.cs.toronto.edu/~kriz/cifar.html); it was not run to the end.
 """
 
 import argparse

@@ -96,9 +96,10 @@ class Swap(Pairing):
     of rows, else a row from either side (a collective-permute). The last row of an odd batch is its
     own partner and stays as it is.
 
-    Neighbours must have nothing to do with each other, which shuffling sees to. A loader may put
-    related examples side by side: repeated augmentation, batches grouped by class, frames of one
-    clip, two views of an image in turn. Then pair with `Flip()` or `Roll(k)`.
+    Neighbours must be unrelated, so shuffle first. A loader may put related examples side by side
+    all the same: repeated augmentation, batches grouped by class, frames of one clip, two views of
+    an image in turn. Then pair with `Flip()` or `Roll(k)`. And if each device of `jax.pmap` or
+    `jax.shard_map` has one row only, pair with `Neighbour`, which mixes across devices.
 
     Example:
         >>> import jax.numpy as jnp, jaxmix
