@@ -104,13 +104,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer cases and keys")
     parser.add_argument("--keys", type=int, help=f"{KEYS} or, quick, {QUICK_KEYS}")
+    parser.add_argument("--frameworks", nargs="+", choices=FRAMEWORKS, default=FRAMEWORKS)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmark"))
     args = parser.parse_args()
     keys = args.keys or (QUICK_KEYS if args.quick else KEYS)
     calls = ROUNDS * keys
     args.out.mkdir(parents=True, exist_ok=True)
 
-    frameworks = [Framework(f"{__package__}.{name}") for name in FRAMEWORKS]
+    frameworks = [Framework(f"{__package__}.{name}") for name in args.frameworks]
     results = []
     for case in tqdm(cases(args.quick), unit="case"):
         results.append((case, *measure(frameworks, case, keys)))
