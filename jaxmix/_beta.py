@@ -48,7 +48,7 @@ def symmetric_beta(
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"symmetric_beta: dtype must be a floating dtype, got {dtype}")
     dtype = jax.dtypes.canonicalize_dtype(dtype)  # float32 for float64, unless that is enabled.
-    shape = _checks.shape("symmetric_beta", shape)
+    shape = _checks.shape("symmetric_beta", shape, least_rank=0)
     given = getattr(alpha, "shape", ())
     if given == ():
         return _draw(key, _checks.alpha("symmetric_beta", alpha), shape, dtype)

@@ -93,23 +93,17 @@ def key(where: str, value: Any) -> None:
     raise type_error(where, wanted, value)
 
 
-def shape(where: str, value: Any) -> tuple:
-    """A static shape; sizes may be symbolic, as in `jax.export`."""
+def shape(where: str, value: Any, *, least_rank: int = 1) -> tuple:
+    """A static shape, with a batch axis by default; sizes may be symbolic, as in `jax.export`."""
     listed = isinstance(value, tuple | list)
     if not listed or not all(export.is_symbolic_dim(n) or _is_int(n) for n in value):
         remedy = "did you mean images.shape?" if hasattr(value, "shape") else ""
         raise type_error(where, "shape must be a tuple of ints", value, remedy)
     if any(_is_int(n) and n < 0 for n in value):
         raise value_error(where, "shape must not be negative", value)
+    if len(value) < least_rank:
+        raise value_error(where, "shape must have a batch axis", value)
     return tuple(value)
-
-
-def batched_shape(where: str, value: Any) -> tuple:
-    """A static shape with a batch axis."""
-    sizes = shape(where, value)
-    if not sizes:
-        raise value_error(where, "shape must have a batch axis", sizes)
-    return sizes
 
 
 def channel(where: str, sizes: tuple, channel_axis: Any, *, region: bool) -> int | None:

@@ -123,7 +123,7 @@ class Mixer:
         """
         where = f"{type(self).__name__}.plan"
         _checks.key(where, key)
-        shape = _checks.batched_shape(where, shape)
+        shape = _checks.shape(where, shape)
         _checks.channel(where, shape, channel_axis, region=False)  # Before jit has to hash it.
         self.pairing.check(where, shape[0])
         return _plan(self, where, key, shape, channel_axis)

@@ -90,7 +90,7 @@ class Plan:
             [0.75 0.75 0.75 0.75]
         """
         where = "Plan.of"
-        shape = _checks.batched_shape(where, shape)
+        shape = _checks.shape(where, shape)
         batch = shape[0]
         pairing = _pairing.resolve(where, pairing)
         pairing.check(where, batch)
@@ -327,7 +327,8 @@ class Plan:
         if logits.ndim != 2:
             raise _checks.value_error(where, "logits must be [B, K]", logits)
         labels, donors = self._both(where, "labels", labels, donors, _labels.class_ids)
-        return _accuracy(self, logits, labels, donors)
+        credit = jit(Plan.loss, static_argnums=1)  # Like a loss, the hits of both images are mixed.
+        return credit(self, _labels.top_class, logits, labels, donors=donors)
 
     def only(self, valid: ArrayLike, *, donors: ArrayLike | None = None) -> "Plan":
         """The same plan, in which rows stay unmixed that are not valid or whose partner is not.
@@ -472,7 +473,7 @@ class Plan:
 
     def _shape(self, where: str, shape: Any) -> tuple:
         """A static shape with the batch size of this plan."""
-        shape = _checks.batched_shape(where, shape)
+        shape = _checks.shape(where, shape)
         if shape[0] != self._size(where):
             wanted = f"the plan was made for a batch of {self.batch}"
             raise _checks.value_error(where, wanted, shape)
@@ -586,11 +587,3 @@ def _only(plan, valid, donors):
     region, opacity = _region.switch_off(plan.region, plan.opacity, off)
     lam = jnp.where(off, 1.0, plan.lam)
     return Plan(plan.pairing, region, opacity, lam, plan.spatial, plan.batch)
-
-
-@jit
-def _accuracy(plan, logits, labels, donors):
-    """The mixed label's value at the top class."""
-    pair = labels, plan._partners(labels, donors)
-    own, others = (_labels.top_class(logits, ids) for ids in pair)
-    return mix(plan._label_share(donors), own, others)

@@ -15,7 +15,7 @@ from jaxmix import _checks, _pairing, _region
 from jaxmix._beta import float32, uniforms
 from jaxmix._mixers import Mixer, check_mixer, draw_rows, for_each_row, number_of_draws
 from jaxmix._pairing import PairingField
-from jaxmix._region import Box, Mask, Painted
+from jaxmix._region import Box, Mask, Painted, where_rows
 
 
 class _Policy(Mixer):
@@ -89,7 +89,10 @@ class RandomChoice(_Policy):
         drawn = [draw_rows(m, k, rows, spatial) for m, k in zip(self.mixers, keys, strict=True)]
         regions = _common_regions([region for region, _ in drawn], rows, spatial)
         opacities = _common_opacities([opacity for _, opacity in drawn], rows)
-        return _chosen(choice, regions), _chosen(choice, opacities)
+        chosen, *others = zip(regions, opacities, strict=True)
+        for number, other in enumerate(others, 1):
+            chosen = jax.tree.map(functools.partial(where_rows, choice == number), other, chosen)
+        return chosen
 
     def _choice(self, uniform):
         """int32[rows]: the number of the mixer that is chosen."""
@@ -178,12 +181,3 @@ def _common_opacities(opacities, batch):
         return opacities
     opaque = jnp.ones((batch,), jnp.float32)
     return [opaque if opacity is None else opacity for opacity in opacities]
-
-
-def _chosen(choice, alternatives):
-    """For each row the alternative of its number."""
-    result = alternatives[0]
-    for number, alternative in enumerate(alternatives[1:], 1):
-        choose = functools.partial(_region.where_rows, choice == number)
-        result = jax.tree.map(choose, alternative, result)
-    return result

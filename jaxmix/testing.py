@@ -68,7 +68,7 @@ def check(
     """
     where = "testing.check"
     check_mixer(where, "mixer", mixer)
-    shape = _checks.batched_shape(where, shape)
+    shape = _checks.shape(where, shape)
     others = CutMix(pairing=mixer.pairing), MixUp(pairing=mixer.pairing)
     policy = RandomApply(RandomChoice((mixer, *others), probs=(0.6, 0.2, 0.2)), 0.8)
     layout: Any = {"channel_axis": channel_axis}

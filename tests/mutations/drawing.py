@@ -549,8 +549,8 @@ POLICIES = mutants(
     ),
     (
         "the-next-mixer",
-        "choose = functools.partial(_region.where_rows, choice == number)",
-        "choose = functools.partial(_region.where_rows, choice >= number - 1)",
+        "functools.partial(where_rows, choice == number)",
+        "functools.partial(where_rows, choice >= number - 1)",
         "the first of several mixers is never chosen",
         "tests/test_policies.py",
     ),
