@@ -57,7 +57,7 @@ def symmetric_beta(
         remedy = "pass shape=alpha.shape for one draw each"
         wanted = f"alpha must broadcast to shape {shape}"
         raise _checks.value_error("symmetric_beta", wanted, alpha, remedy)
-    return _draw(key, alpha, shape, dtype)
+    return _draw(key, _checks.real("symmetric_beta", "alpha", alpha), shape, dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "dtype"), inline=True)

@@ -66,6 +66,13 @@ def array(where: str, argument: str, value: Any) -> jax.Array | np.ndarray:
     return value
 
 
+def real(where: str, argument: str, value: Any) -> Any:
+    """An array of real numbers."""
+    if not any(jnp.issubdtype(value.dtype, kind) for kind in (np.floating, np.integer, np.bool_)):
+        raise type_error(where, f"{argument} must be real numbers", value)
+    return value
+
+
 def batch(where: str, argument: str, value: Any, size: Any, of: str) -> None:
     """An array whose batch size is the one of another array or of a plan."""
     if value.shape[0] != size:
@@ -113,10 +120,12 @@ def channel(where: str, sizes: tuple, channel_axis: Any, *, region: bool) -> int
     """
     rank = len(sizes)
     if isinstance(channel_axis, str) and channel_axis == "auto":
-        if region and rank == 3:
-            raise ValueError(
-                f"{where}: images of rank 3, here of shape {sizes}, can be read in two ways: pass "
-                "channel_axis=None for greyscale [B, H, W], or channel_axis=-1 for [B, T, C]"
+        few = [size in (1, 3, 4) for size in sizes]
+        if region and (rank == 3 or (rank > 3 and few[1] and sizes[1] != sizes[2] and not few[-1])):
+            other = "None for greyscale [B, H, W]" if rank == 3 else "1 for channels-first"
+            remedy = f"pass channel_axis={other}, or channel_axis=-1 if the last axis is channels"
+            raise value_error(
+                where, f"images of rank {rank} can be read in two ways", sizes, remedy
             )
         return rank - 1 if rank > 1 else None
     if channel_axis is None:
@@ -159,7 +168,7 @@ def number(where: str, argument: str, value: Any, wanted: str) -> Any:
         small = isinstance(value, float) or abs(value) < 2**1023
         return float(value) if small else math.copysign(math.inf, value > 0 or -1)
     if getattr(value, "shape", None) == ():
-        return value
+        return real(where, argument, value)
     if hasattr(value, "shape") or isinstance(value, tuple | list):
         raise value_error(where, f"{argument} must be a scalar, {wanted}", value)
     raise type_error(where, f"{argument} must be a number, {wanted}", value)

@@ -48,7 +48,8 @@ def cutmix(
         axes: the spatial axes that the box limits, counted from 0 among them; None is all of them.
         grid: the side in pixels of the cells that the box is made of.
         channel_axis: -1 (channels-last), 1 (channels-first), None (no channel axis), or "auto",
-            which is -1, but refuses images of rank 3.
+            which is -1, but refuses what can be read in two ways: images of rank 3, and batches
+            that look channels-first.
 
     Returns:
         (images, labels): the images of the shape and dtype given, the labels float32[B, K].

@@ -14,7 +14,7 @@ Columns = Callable[[jax.Array], jax.Array]
 
 def checked(where: str, argument: str, value: Any, num_classes: Any) -> jax.Array | np.ndarray:
     """Class ids int[B], or dense labels [B, K]."""
-    value = _checks.array(where, argument, value)
+    value = _checks.real(where, argument, _checks.array(where, argument, value))
     ids = jnp.issubdtype(value.dtype, jnp.integer)
     if value.ndim > 2:
         remedy = "integer maps go to plan.maps, real-valued ones to plan.images"

@@ -111,8 +111,9 @@ class Mixer:
             key: a PRNG key, typed or raw.
             shape: the static shape of the images, `images.shape`.
             channel_axis: -1 (channels-last), 1 (channels-first), None (no channel axis), or
-                "auto", which is -1, except that a region on images of rank 3 raises ValueError,
-                because their layout is ambiguous.
+                "auto", which is -1, except that a region raises ValueError on images that can be
+                read in two ways: those of rank 3, and [B, C, ...] with C 1, 3 or 4 unless the last
+                axis has 1, 3 or 4, too.
 
         Returns:
             The plan, for a batch of `shape[0]`.

@@ -100,6 +100,8 @@ class Plan:
         _checks.channel(where, shape, channel_axis, region=False)
         spatial = () if region is None else _checks.canvas(where, shape, channel_axis)
         region = _region.checked(where, region, batch, spatial)
+        # Clipped here, too, so that no bound given by hand is taken for `_region.LOST`.
+        region = _region.clip(region, spatial) if isinstance(region, Box) else region
         if getattr(opacity, "shape", ()) == () and opacity is not None:
             opacity = jnp.broadcast_to(_checks.fraction(where, "opacity", opacity), (batch,))
         opacity = _region.checked_opacity(where, opacity, batch)

@@ -153,7 +153,7 @@ def _probs(where: str, value: Any, count: int) -> Any:
         wanted = f"probs must have one number for each of the {count} mixers"
         raise _checks.value_error(where, wanted, value)
     if not listed:
-        return value
+        return _checks.real(where, "probs", value)
     value = tuple(_checks.number(where, "each of probs", prob, "not negative") for prob in value)
     known = [prob for prob in value if isinstance(prob, float)]
     bad = [p for p in (*known, sum(known)) if p and not _checks.LEAST <= p <= _checks.LARGEST]

@@ -252,10 +252,13 @@ def checked(where: str, region: Any, batch: Any, spatial: tuple) -> Region:
         raise _checks.type_error(where, "region must be a Box, a Mask or None", region)
     edges = []
     for name in ("start", "stop"):
-        edge = _checks.shaped(where, f"Box.{name}", getattr(region, name), (batch, len(spatial)))
+        edge = _checks.array(where, f"Box.{name}", getattr(region, name))
         if not jnp.issubdtype(edge.dtype, jnp.integer):
             raise _checks.type_error(where, f"Box.{name} must be integer pixel bounds", edge)
-        edges.append(edge.astype(jnp.int32))
+        if edge.dtype != jnp.int32:  # In which what does not fit would wrap around.
+            info = jnp.iinfo(edge.dtype)
+            edge = edge.clip(max(info.min, LOST), min(info.max, -1 - LOST)).astype(jnp.int32)
+        edges.append(_checks.shaped(where, f"Box.{name}", edge, (batch, len(spatial))))
     grid = _checks.counts(where, "Box.grid", region.grid, 1)
     return Box(edges[0], edges[1], cells(where, grid, spatial))
 
@@ -264,7 +267,8 @@ def checked_opacity(where: str, opacity: Any, batch: Any) -> jax.Array | None:
     """The opacity of that many rows, in float32."""
     if opacity is None:
         return None
-    return _checks.shaped(where, "opacity", opacity, (batch,)).astype(jnp.float32)
+    opacity = _checks.shaped(where, "opacity", opacity, (batch,))
+    return _checks.real(where, "opacity", opacity).astype(jnp.float32)
 
 
 def limited_axes(where: str, axes: Any, spatial: tuple) -> tuple[int, ...]:

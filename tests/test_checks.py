@@ -404,6 +404,50 @@ SMOOTHING = [
     ]
 ]
 
+AXES += [  # Channels-first, or so it seems.
+    case(
+        f"{name}-{'x'.join(map(str, shape))}",
+        ValueError,
+        lambda key, images, labels, call=call, shape=shape: call(key, shape),
+        *("two ways", re.escape(str(shape)), r"channel_axis=1\b", r"channel_axis=-1\b"),
+    )
+    for shape in [(8, 3, 32, 32), (8, 1, 28, 20), (8, 4, 16, 5), (2, 3, 8, 32, 32)]
+    for name, call in [
+        ("plan", lambda key, shape: CutMix().plan(key, shape)),
+        ("call", lambda key, shape: CutMix(grid=1)(key, jnp.zeros(shape))),
+        ("choice", lambda key, shape: RandomChoice((MixUp(), CutMix())).plan(key, shape)),
+        (
+            "cutmix",
+            lambda key, shape: jaxmix.cutmix(
+                key, jnp.zeros(shape), jnp.arange(shape[0]), num_classes=8
+            ),
+        ),
+        (
+            "by-hand",
+            lambda key, shape: Plan.of(shape, "swap", region=Mask(jnp.ones(shape[:-1], bool))),
+        ),
+        ("at", lambda key, shape: CutMix(axes=0).plan(key, (shape[0], 6, 7, 3)).at(shape)),
+    ]
+]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(8, 32, 32, 3), (8, 3, 3, 3), (8, 1, 40, 1), (8, 3, 32, 1), (8, 7, 7, 64), (8, 3, 3, 64)],
+    ids=str,
+)
+def test_what_is_not_channels_first_needs_no_channel_axis(shape):
+    assert CutMix().plan(jax.random.key(0), shape).spatial == shape[1:-1]
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 32, 32), (8, 3, 32, 20), (2, 3, 8, 32, 32)], ids=str)
+def test_a_channels_first_batch_is_mixed_as_it_is_told(shape):
+    for axis, spatial in ((1, shape[2:]), (-1, shape[1:-1]), (None, shape[1:])):
+        plan = CutMix().plan(jax.random.key(0), shape, channel_axis=axis)
+        assert plan.spatial == spatial and plan.images(jnp.zeros(shape)).shape == shape
+    assert MixUp()(jax.random.key(0), jnp.zeros(shape)).shape == shape, "there is nothing to read"
+
+
 NUMBERS = [
     *[
         case(
@@ -492,6 +536,73 @@ NUMBERS = [
         lambda key, images, labels: RandomApply(MixUp(), prob="often"),
         *("RandomApply", "prob", "'often'|str"),
     ),
+]
+
+Z = np.complex64(0.5 + 1j)
+UNREAL = [  # A PRNG key or a complex number where a real number belongs.
+    case(
+        f"{name}-{kind}",
+        TypeError,
+        lambda key, images, labels, call=call, make=make: call(key, images, labels, make(key)),
+        *(f"(?i){where}", argument, "real number|must be a number", r"complex64|key<|\(0\.5\+1j\)"),
+    )
+    for kind, make in [
+        ("key", lambda key: key),
+        ("complex", lambda key: jnp.asarray(Z)),
+        ("numpy-complex", lambda key: Z),
+    ]
+    for name, where, argument, call in [
+        ("CutMix-alpha", "CutMix", "alpha", lambda k, x, y, bad: CutMix(bad)),
+        ("MixUp-alpha", "MixUp", "alpha", lambda k, x, y, bad: MixUp(bad)),
+        ("minmax", "CutMix", "minmax", lambda k, x, y, bad: CutMix(minmax=(0.1, bad))),
+        ("prob", "RandomApply", "prob", lambda k, x, y, bad: RandomApply(CutMix(), bad)),
+        (
+            "one-of-probs",
+            "RandomChoice",
+            "probs",
+            lambda k, x, y, b: RandomChoice((MixUp(),), (b,)),
+        ),
+        (
+            "smoothing",
+            "cutmix",
+            "smoothing",
+            lambda k, x, y, bad: jaxmix.cutmix(k, x, y, num_classes=5, smoothing=bad),
+        ),
+        (
+            "one-opacity",
+            "Plan.of",
+            "opacity",
+            lambda k, x, y, bad: Plan.of(SHAPE, "flip", opacity=bad),
+        ),
+        ("recipe", "timm", "mixup_alpha", lambda k, x, y, bad: recipes.timm(bad)),
+        ("beta", "symmetric_beta", "alpha", lambda k, x, y, bad: symmetric_beta(k, bad)),
+    ]
+]
+UNREAL += [
+    case(
+        f"{name}-array-{kind}",
+        TypeError,
+        lambda key, images, labels, call=call, make=make: call(key, images, labels, make(key)),
+        *(argument, "real numbers", r"complex64\[|key<"),
+    )
+    for kind, make in [
+        ("keys", lambda key: jax.random.split(key, 8)),
+        ("complex", lambda key: jnp.full(8, Z)),
+    ]
+    for name, argument, call in [
+        ("probs", "probs", lambda k, x, y, bad: RandomChoice((MixUp(), CutMix()), bad[:2])),
+        ("opacity", "opacity", lambda k, x, y, bad: Plan.of(SHAPE, "flip", opacity=bad)),
+        ("labels", "labels", lambda k, x, y, bad: MixUp()(k, x, bad[:, None])),
+        ("ids", "labels", lambda k, x, y, bad: MixUp()(k, x, bad, num_classes=5)),
+        (
+            "donors",
+            "donors",
+            lambda k, x, y, bad: plan(jax.random.key(1)).labels(
+                jnp.ones((8, 5)), donors=bad[:, None]
+            ),
+        ),
+        ("beta", "alpha", lambda k, x, y, bad: symmetric_beta(k, bad, (8,))),
+    ]
 ]
 
 MODES = [
@@ -682,6 +793,7 @@ CASES = [
     *LABEL_KINDS,
     *SMOOTHING,
     *NUMBERS,
+    *UNREAL,
     *MODES,
 ]
 

@@ -491,6 +491,37 @@ def test_bad_grid_of_a_box(grid):
         Plan.of(SHAPE, Flip(), region=box)
 
 
+BEYOND = {  # A stop to the border, in each dtype that can hold what int32 cannot.
+    "int32": np.full((8, 2), 2**31 - 1, np.int32),
+    "int64": np.full((8, 2), 2**31),
+    "int64-largest": np.full((8, 2), np.iinfo(np.int64).max),
+    "uint32": np.full((8, 2), 2**32 - 1, np.uint32),
+    "uint64": np.full((8, 2), 2**64 - 1, np.uint64),
+    "jax-uint32": jnp.full((8, 2), 2**32 - 1, jnp.uint32),
+    "uint8": np.full((8, 2), 255, np.uint8),
+    "int8": np.full((8, 2), 127, np.int8),
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_bounds_beyond_int32_are_clipped_to_the_image(name):
+    stop = BEYOND[name]
+    for start in (jnp.zeros((8, 2), jnp.int32), np.full((8, 2), np.iinfo(np.int64).min)):
+        plan = Plan.of(SHAPE, Flip(), region=Box(start, stop))
+        assert np.all(plan.lam == 0) and (np.asarray(plan.region.stop) == (16, 12)).all()
+    assert np.all(Plan.of(SHAPE, Flip(), region=Box(stop, stop)).lam == 1)
+
+
+@pytest.mark.parametrize("lowest", [-(2**31), np.iinfo(np.int64).min], ids=str)
+def test_no_bound_by_hand_stands_for_a_box_that_is_lost(lowest):
+    """The library marks boxes drawn from NaN with the lowest int32."""
+    edge = np.full((8, 2), lowest)
+    edge = edge.astype(np.int32) if lowest == -(2**31) else edge
+    assert np.all(Plan.of(SHAPE, Flip(), region=Box(edge, edge)).lam == 1)
+    lost = jax.jit(lambda alpha: CutMix(alpha).plan(jax.random.key(0), SHAPE).lam)(-1.0)
+    assert np.isnan(lost).all()
+
+
 def test_the_grid_of_a_box_may_be_a_list():
     box = Box(jnp.zeros((8, 2), jnp.int32), jnp.ones((8, 2), jnp.int32), grid=[1, 2])
     assert Plan.of(SHAPE, Flip(), region=box).region.grid == (1, 2)

@@ -551,7 +551,8 @@ def test_plans_of_two_keys_are_independent():
 )
 def test_a_mixer_of_ones_own_obeys_the_painted_label(mixer):
     images = np.broadcast_to(np.eye(8, dtype=np.float32)[:, None, None], (8, 4, 12, 8))
-    mixed, labels = mixer(jax.random.key(20), images, np.arange(8), num_classes=8)
+    how = {"num_classes": 8, "channel_axis": -1}
+    mixed, labels = mixer(jax.random.key(20), images, np.arange(8), **how)
     np.testing.assert_allclose(np.asarray(mixed).mean((1, 2)), labels, atol=1e-6)
     np.testing.assert_allclose(np.asarray(labels).sum(1), np.ones(8), atol=1e-6)
 

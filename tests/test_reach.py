@@ -141,7 +141,7 @@ POLICIES = {
 def test_a_plan_at_the_resolution_of_tokens(name):
     fine, coarse = (8, 64, 96, 3), (8, 4, 6, 32)
     plan = draw(POLICIES[name], fine)
-    tokens = plan.at(coarse)
+    tokens = plan.at(coarse, channel_axis=-1)
     assert tokens.spatial == (4, 6) and np.array_equal(tokens.lam, plan.lam)
     share = np.asarray(tokens.weights(coarse))
     assert np.array_equal(np.kron(share, np.ones((1, 16, 16))), plan.weights(fine))
