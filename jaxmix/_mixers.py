@@ -45,6 +45,9 @@ class Mixer:
     field with `metadata={"rows": True}`, an array [B, ...]; in `draw`, `self.pairing.take(...)` of
     it is the partner's. Such a mixer has `per="example"`.
 
+    A mixer that belongs to a flax `TrainState` goes into a static field there, or it is passed to
+    the step as an argument.
+
     Attributes:
         per: the granularity: one draw for each "example", each "pair" of rows, or the "batch".
         pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
@@ -148,6 +151,9 @@ class Mixer:
         channel_axis: ChannelAxis = "auto",
     ) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Draws a plan, mixes the images, and mixes the labels.
+
+        Axis 0 is the batch. Under `jax.vmap` over single images it would be the rows of pixels, so
+        call it on batches.
 
         Args:
             key: a PRNG key, typed or raw.

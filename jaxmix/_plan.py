@@ -189,11 +189,16 @@ class Plan:
     ) -> jax.Array:
         """Averages each row's label with its partner's, weighted by their shares of the image.
 
+        A batch with several heads takes one call for each. Labels of frames [B, T, K], under a cut
+        in time, are `plan.at((B, T, 1, K)).images(labels[:, :, None])[:, :, 0]`. The partner's own
+        label is `plan.pairing.take(labels)`.
+
         Args:
             labels: class ids int[B]; or dense [B, K]: one-hot, soft, multi-hot; or regression
-                targets float[B, 1]. A negative id is ignored: its label is a row of zeros. Ids
-                >= num_classes in a `jax.Array` are also ignored (values on the device are not
-                checked).
+                targets float[B, 1]. A negative id is ignored: its label is a row of zeros. An
+                unsigned id cannot be negative, so one that means "ignore", such as 255, needs a
+                cast: `jnp.where(ids == 255, -1, ids.astype(int))`. Ids >= num_classes in a
+                `jax.Array` are also ignored (values on the device are not checked).
             num_classes: K, the number of classes; required if labels are class ids.
             smoothing: label smoothing in [0, 1), applied before mixing: `smoothing / K` is added
                 to `1 - smoothing` of the label.
@@ -272,7 +277,7 @@ class Plan:
         `lam * loss_fn(outputs, labels) + (1 - lam) * loss_fn(outputs, partner's labels)`, which
         for a loss that is linear in the label, as cross-entropies are, equals the loss of the mixed
         label. A squared error exceeds it by `lam * (1 - lam) * (label - partner's label)^2`, which
-        has no gradient with respect to the outputs.
+        has no gradient with respect to the outputs. For label smoothing use a loss that smooths.
 
         Args:
             loss_fn: a per-example loss, `(outputs, labels) -> [B]`, such as
@@ -335,11 +340,11 @@ class Plan:
     def only(self, valid: ArrayLike, *, donors: ArrayLike | None = None) -> "Plan":
         """The same plan, in which rows stay unmixed that are not valid or whose partner is not.
 
-        It keeps the padding of the last batch of an epoch out of the mix. Masking the loss of these
-        rows is up to the caller.
+        It keeps the padding of the last batch of an epoch out of the mix, or mixes a part of the
+        batch only. Masking the loss of padding is up to the caller.
 
         Args:
-            valid: bool[B], False for padding.
+            valid: bool[B], False for padding; numbers need a comparison, as in `weights > 0`.
             donors: bool[B], the valid rows of another batch, if the partners come from one.
 
         Returns:

@@ -234,3 +234,14 @@ def test_bad_input(call, error, message):
 
 
 EDGE = jnp.zeros((4, 2), jnp.int32)
+
+
+def test_labels_of_frames_follow_a_cut_in_time():
+    """As the docstring of `Plan.labels` has it."""
+    rows, frames, classes = 8, 20, 5
+    plan = draw(CutMix(axes=0), (rows, frames, 7, 3))
+    labels = jnp.asarray(np.random.default_rng(0).random((rows, frames, classes), np.float32))
+    mixed = plan.at((rows, frames, 1, classes)).images(labels[:, :, None])[:, :, 0]
+    own = np.asarray(plan.weights((rows, frames, 7, 3)))[:, :, :1] == 1
+    np.testing.assert_array_equal(mixed, np.where(own, labels, labels[np.asarray(plan.partner)]))
+    assert own.any() and not own.all()

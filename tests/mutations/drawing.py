@@ -37,6 +37,13 @@ BETA = mutants(
 PAIRING = mutants(
     "jaxmix/_pairing.py",
     (
+        "a-choice-of-platforms-in-a-part-of-a-mesh",
+        "if divided and jax.typeof(x).sharding.mesh.manual_axes:",
+        "if False:",
+        "no gradients where another Explicit axis splits a device's rows",
+        "tests/test_sharding.py -k another_axis",
+    ),
+    (
         "flip-by-index",
         "            return jnp.flip(x, 0)",
         "            return jnp.asarray(x)[self.partner(jnp.shape(x)[0])]",
@@ -202,6 +209,13 @@ PAIRING = mutants(
 
 REGION = mutants(
     "jaxmix/_region.py",
+    (
+        "bounds-wrap-around",
+        "edge = edge.clip(max(info.min, LOST), min(info.max, -1 - LOST)).astype(jnp.int32)",
+        "edge = edge.astype(jnp.int32)",
+        "a box to the end of the image is an empty one",
+        "tests/test_checks_plan.py -k beyond",
+    ),
     (
         "paper-keeps-odd-pixels",
         'keep_odd=law == "timm"',

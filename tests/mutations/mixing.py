@@ -5,6 +5,20 @@ from . import LAWS, SHARDING, mutants
 CHECKS = mutants(
     "jaxmix/_checks.py",
     (
+        "channels-first-is-cut-as-rows",
+        "not few[-1])):",
+        "few[-1])):",
+        "a channels-first batch is cut over channels and height",
+        "tests/test_checks.py -k 'channels_first or by-hand'",
+    ),
+    (
+        "a-key-is-a-number",
+        "if not any(jnp.issubdtype(value.dtype, kind)",
+        "if False and not any(jnp.issubdtype(value.dtype, kind)",
+        "keys and complex numbers pass for alpha, and fail later or lose a part",
+        "tests/test_checks.py -k 'key or complex'",
+    ),
+    (
         "any-array-is-a-key",
         "if value.ndim == (0 if typed else 1) and (typed or value.dtype == np.uint32):",
         "if True:",
@@ -286,6 +300,13 @@ COMPOSITE = mutants(
 
 PLAN = mutants(
     "jaxmix/_plan.py",
+    (
+        "a-box-by-hand-is-lost",
+        "region = _region.clip(region, spatial) if isinstance(region, Box) else region",
+        "pass",
+        "a bound at the lowest int32 makes lam NaN",
+        "tests/test_checks_plan.py -k by_hand",
+    ),
     (
         "donors-are-forgotten",
         "return self.pairing.take(own if donors is None else donors)",
