@@ -17,13 +17,13 @@ smaller error in the last epoch. At 80 % little is left to win. With clean label
 moves, and FGSM fools a network trained with mixup more often, not less; with cutmix about as often.
 A run that was stopped goes on where it was.
 
-Fashion-MNIST, 5,000 examples to learn from, 13 minutes with `--jobs 2`, measured when partners were
-those of a flip: the last error at 50 % is 49.6 without mixing, 36.8 with mixup of alpha 8 and 32.8
-with cutmix, with 97, 38 and 48 % of wrong labels memorised; every mixer is better in the last epoch
-at 20, 50 and 80 %, mixup of alpha 1 by 1 to 3 points. The best epochs differ by less than 3:
-stopped in time, the network without mixing is about as good. With clean labels the last errors are
-15.1 to 15.3, 16.6 with alpha 8; FGSM of 0.1 fools 91.3 % without mixing and 88.1 to 89.4 with, but
-alpha 8 loses to it at 0.02 and 0.05. With 50 % wrong labels or more FGSM of 0.1 fools nearly all.
+Fashion-MNIST, 5,000 examples to learn from, 13 minutes with `--jobs 2`, measured with `Flip`: the
+last error at 50 % is 49.6 without mixing, 36.8 with mixup of alpha 8 and 32.8 with cutmix, with 97,
+38 and 48 % of wrong labels memorised; every mixer is better in the last epoch at 20, 50 and 80 %,
+mixup of alpha 1 by 1 to 3 points. The best epochs differ by less than 3: stopped in time, the
+network without mixing is about as good. With clean labels the last errors are 15.1 to 15.3, 16.6
+with alpha 8; FGSM of 0.1 fools 91.3 % without mixing and 88.1 to 89.4 with, but alpha 8 loses to it
+at 0.02 and 0.05. With 50 % wrong labels or more FGSM of 0.1 fools nearly all.
 """
 
 import argparse

@@ -68,9 +68,10 @@ def array(where: str, argument: str, value: Any) -> jax.Array | np.ndarray:
 
 def real(where: str, argument: str, value: Any) -> Any:
     """An array of real numbers."""
-    if not any(jnp.issubdtype(value.dtype, kind) for kind in (np.floating, np.integer, np.bool_)):
-        raise type_error(where, f"{argument} must be real numbers", value)
-    return value
+    with contextlib.suppress(AttributeError, TypeError):  # As of an array of another library.
+        if any(jnp.issubdtype(value.dtype, kind) for kind in (np.floating, np.integer, np.bool_)):
+            return value
+    raise type_error(where, f"{argument} must be real numbers", value)
 
 
 def batch(where: str, argument: str, value: Any, size: Any, of: str) -> None:

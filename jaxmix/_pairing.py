@@ -96,10 +96,10 @@ class Swap(Pairing):
     of rows, else a row from either side (a collective-permute). The last row of an odd batch is its
     own partner and stays as it is.
 
-    Neighbours must be unrelated, so shuffle first. A loader may put related examples side by side
-    all the same: repeated augmentation, batches grouped by class, frames of one clip, two views of
-    an image in turn. Then pair with `Flip()` or `Roll(k)`. And if each device of `jax.pmap` or
-    `jax.shard_map` has one row only, pair with `Neighbour`, which mixes across devices.
+    Neighbours must be unrelated, so shuffle first. A loader may still put related examples side by
+    side: repeated augmentation, batches grouped by class, frames of one clip, two views of an image
+    in turn. Then use `Flip()` or `Roll(k)`. If each device of `jax.pmap` or `jax.shard_map` has
+    only one row, use `Neighbour`, which mixes across devices.
 
     Example:
         >>> import jax.numpy as jnp, jaxmix
@@ -387,7 +387,7 @@ class Neighbour(Pairing):
         raise ValueError(
             f"{where}: the axis {self.axis_name!r} of Neighbour {problem}; jax.pmap or "
             "jax.shard_map must map over it, by that name, on two devices or more; on one device, "
-            "and under jax.jit with shardings, use Flip() or Roll()"
+            "and under jax.jit with shardings, use Swap(), Flip() or Roll()"
         )
 
 

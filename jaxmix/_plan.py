@@ -100,8 +100,6 @@ class Plan:
         _checks.channel(where, shape, channel_axis, region=False)
         spatial = () if region is None else _checks.canvas(where, shape, channel_axis)
         region = _region.checked(where, region, batch, spatial)
-        # Clipped here, too, so that no bound given by hand is taken for `_region.LOST`.
-        region = _region.clip(region, spatial) if isinstance(region, Box) else region
         if getattr(opacity, "shape", ()) == () and opacity is not None:
             opacity = jnp.broadcast_to(_checks.fraction(where, "opacity", opacity), (batch,))
         opacity = _region.checked_opacity(where, opacity, batch)
@@ -511,10 +509,9 @@ class Plan:
             axes = (_checks.channel(where, shape, channel_axis, region=True),)
         fitting = [axis for axis in axes if _checks.spatial(shape, axis) == self.spatial]
         if len(fitting) != 1:
-            wanted = f"images must fit, in one way only, the plan's extents {self.spatial}"
-            both = "pass channel_axis=-1 (last) or channel_axis=1 (first)"
-            remedy = both if fitting else f"channel_axis={channel_axis!r} leaves others"
-            raise _checks.value_error(where, wanted, shape, remedy)
+            found = f"the plan is for extents {self.spatial}, got images {shape} with channel_axis"
+            ways = "; read in two ways: pass channel_axis=-1 (last) or channel_axis=1 (first)"
+            raise ValueError(f"{where}: {found}={channel_axis!r}{ways if fitting else ''}")
         return fitting[0]
 
     def _partners(self, own: jax.Array, donors: jax.Array | None) -> jax.Array:

@@ -16,9 +16,9 @@ from jaxmix._pytree import STATIC, pytree
 BoxLaw = Literal["paper", "timm", "contained"]
 BOX_LAWS = get_args(BoxLaw)
 
-# The stop of a box that was drawn from NaN: integers have no NaN, and such a box must not pass for
-# an empty one.
-LOST = -(2**31)
+# The start and the stop of a box that was drawn from NaN: integers have no NaN, and such a box must
+# not pass for an empty one. No box that is meant ends so far before it starts.
+LOST = 2**31 - 1, -(2**31)
 
 
 @pytree(eq=False)
@@ -112,7 +112,8 @@ def _in_pixels(box: Box, sides: jax.Array, spatial: tuple, axes: tuple, grid: tu
     if any(side > 1 for side in grid):
         pixels = jnp.array([grid], jnp.int32)
         box = Box(box.start * pixels, box.stop * pixels)
-    box = Box(box.start, jnp.where(jnp.isnan(sides), LOST, box.stop), grid)
+    lost = jnp.isnan(sides)
+    box = Box(jnp.where(lost, LOST[0], box.start), jnp.where(lost, LOST[1], box.stop), grid)
     if axes == tuple(range(len(spatial))):
         return box
     whole, columns = full_box(box.start.shape[0], spatial), jnp.array(axes)
@@ -197,7 +198,8 @@ def settle(region: Box | Mask, spatial: tuple) -> tuple[Box | Mask, jax.Array]:
         region, lost = Mask(jnp.clip(region.painted, 0, 1)) if soft else region, False
         count = jnp.sum(region.painted, axis=axes, dtype=jnp.float32)
     else:
-        region, lost = clip(region, spatial), jnp.any(region.stop == LOST, axis=1)
+        lost = jnp.any((region.start == LOST[0]) & (region.stop == LOST[1]), axis=1)
+        region = clip(region, spatial)
         count = jnp.prod((region.stop - region.start).astype(jnp.float32), axis=1)
     kept = math.prod(spatial) - count
     # The denominator is written as a sum because XLA divides by a constant inexactly. The division
@@ -257,7 +259,7 @@ def checked(where: str, region: Any, batch: Any, spatial: tuple) -> Region:
             raise _checks.type_error(where, f"Box.{name} must be integer pixel bounds", edge)
         if edge.dtype != jnp.int32:  # In which what does not fit would wrap around.
             info = jnp.iinfo(edge.dtype)
-            edge = edge.clip(max(info.min, LOST), min(info.max, -1 - LOST)).astype(jnp.int32)
+            edge = edge.clip(max(info.min, 1 - 2**31), min(info.max, 2**31 - 1)).astype(jnp.int32)
         edges.append(_checks.shaped(where, f"Box.{name}", edge, (batch, len(spatial))))
     grid = _checks.counts(where, "Box.grid", region.grid, 1)
     return Box(edges[0], edges[1], cells(where, grid, spatial))

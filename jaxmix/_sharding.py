@@ -75,8 +75,7 @@ def rows_at(x: jax.Array, index: jax.Array) -> jax.Array:
 
 def check_alike(where: str, argument: str, like: jax.Array, donors: jax.Array) -> None:
     """Raises unless donors are split over an Explicit mesh as what they are mixed with is."""
-    known = [(x, explicit(x)) for x in (like, donors)]
-    specs = [(None,) * x.ndim if split is None else (*split.spec,) for x, split in known]
+    specs = [(*s.spec,) if (s := explicit(x)) else (None,) * x.ndim for x in (like, donors)]
     if any(one != other for one, other in zip(*specs, strict=False)):
         raise ValueError(
             f"{where}: donors must be laid out over the mesh as {argument} are, P{specs[0]}, got "

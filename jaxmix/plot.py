@@ -193,7 +193,7 @@ def _titles(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) 
 
 def _outline(axes: Any, plan: Plan, row: int) -> None:
     """Outlines what was painted onto a row, along the edges of pixels, unless it is everything."""
-    if plan.region is None or plan.spatial is None:
+    if plan.region is None or plan.spatial is None or plan._label_share(None)[row] == 1:
         return
     region = jax.tree.map(lambda x: x[row : row + 1], plan.region)
     painted = np.asarray(_region.as_mask(region, plan.spatial).painted[0]) >= 0.5

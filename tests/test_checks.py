@@ -798,6 +798,34 @@ CASES = [
 ]
 
 
+class Foreign:
+    """A scalar of another library, without a dtype."""
+
+    shape = ()
+
+
+class ForeignDtype(Foreign):
+    """One whose dtype is not NumPy's."""
+
+    dtype = "a dtype of its own"
+
+
+@pytest.mark.parametrize("kind", [Foreign, ForeignDtype])
+@pytest.mark.parametrize(
+    "call, where, argument",
+    [
+        (CutMix, "CutMix", "alpha"),
+        (lambda bad: RandomApply(CutMix(), bad), "RandomApply", "prob"),
+        (lambda bad: Plan.of(SHAPE, "swap", opacity=bad), r"Plan\.of", "opacity"),
+        (lambda bad: symmetric_beta(jax.random.key(0), bad), "symmetric_beta", "alpha"),
+    ],
+    ids=["alpha", "prob", "opacity", "beta"],
+)
+def test_scalars_of_other_libraries_are_no_numbers(kind, call, where, argument):
+    with pytest.raises(TypeError, match=f"{where}: {argument} must be real numbers"):
+        call(kind())
+
+
 @pytest.mark.parametrize("how", ["eager", "jit"])
 @pytest.mark.parametrize("call, error, patterns", CASES)
 def test_bad_input(call, error, patterns, how):

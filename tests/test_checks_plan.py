@@ -15,6 +15,7 @@ from jaxmix import (
     CutMix,
     Flip,
     Mask,
+    Mixer,
     MixUp,
     Neighbour,
     Permutation,
@@ -514,12 +515,19 @@ def test_bounds_beyond_int32_are_clipped_to_the_image(name):
 
 @pytest.mark.parametrize("lowest", [-(2**31), np.iinfo(np.int64).min], ids=str)
 def test_no_bound_by_hand_stands_for_a_box_that_is_lost(lowest):
-    """The library marks boxes drawn from NaN with the lowest int32."""
+    """The library marks boxes drawn from NaN with extreme bounds, which `Plan.of` keeps."""
     edge = np.full((8, 2), lowest)
     edge = edge.astype(np.int32) if lowest == -(2**31) else edge
-    assert np.all(Plan.of(SHAPE, Flip(), region=Box(edge, edge)).lam == 1)
-    lost = jax.jit(lambda alpha: CutMix(alpha).plan(jax.random.key(0), SHAPE).lam)(-1.0)
-    assert np.isnan(lost).all()
+
+    class Outside(Mixer):
+        def draw(self, key, rows, spatial):
+            return Box(np.zeros((rows, 2), np.int32), edge[:rows]), None
+
+    for start in (edge, np.zeros((8, 2), np.int32), np.full((8, 2), 2**31 - 2)):
+        assert np.all(Plan.of(SHAPE, Flip(), region=Box(start, edge)).lam == 1)
+    assert np.all(Outside().plan(jax.random.key(0), SHAPE).lam == 1)
+    lost = CutMix(jnp.float32(-1)).draw(jax.random.key(0), 8, SHAPE[1:3])[0]
+    assert np.isnan(Plan.of(SHAPE, Flip(), region=lost).lam).all()
 
 
 def test_the_grid_of_a_box_may_be_a_list():

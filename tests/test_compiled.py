@@ -25,7 +25,7 @@ MIXERS = {
     "both-apply": RandomApply(BOTH, 0.9),
 }
 # As jax 0.10 shows them, each `jnp.where` as one, and with all that is in them: jax 0.12 shows one.
-EQUATIONS = {"cutmix": (130, 158), "mixup": (130, 127), "both": (200, 254)}
+EQUATIONS = {"cutmix": (130, 160), "mixup": (130, 127), "both": (200, 258)}
 
 
 def abstract(dtype="float32", layout="NHWC"):

@@ -31,7 +31,7 @@ from jaxmix._beta import from_uniforms
 
 def signed_zeros():
     """A batch with both zeros in it."""
-    images, labels = images_and_labels((16, 4, 3, 2))
+    images, labels = images_and_labels((16, 2, 6, 2))
     return jnp.where(images < 0.3, jnp.float32(-0.0), images), labels
 
 
@@ -98,7 +98,7 @@ def test_a_lambda_does_not_depend_on_how_many_are_drawn_beside_it():
 def test_devices_do_not_matter_to_maps_and_losses(axis_type):
     sharding = NamedSharding(mesh_of(8, axis_type), PartitionSpec("batch"))
     images, labels = signed_zeros()
-    maps = jnp.asarray(np.random.default_rng(0).integers(0, 9, (16, 4, 3)), jnp.int32)
+    maps = jnp.asarray(np.random.default_rng(0).integers(0, 9, (16, 2, 6)), jnp.int32)
     logits = jnp.asarray(numbers((16, 4)))
 
     def cross_entropy(logits, labels):

@@ -101,6 +101,14 @@ def test_boxes_are_outlined_at_their_outer_pixels():
     assert not any(axes.collections for axes in plot.show(images).axes)
 
 
+def test_rows_that_show_nothing_of_their_partner_have_no_outline():
+    box = Box(jnp.zeros((3, 2), int), jnp.full((3, 2), 4))
+    for opacity, outlined in ((None, [True, True, False]), (jnp.float32(0), [False] * 3)):
+        plan = Plan.of((3, 8, 6, 3), "swap", region=box, opacity=opacity)
+        figure = plot.show(pixels((3, 8, 6, 3)), None, plan)
+        assert [outline(axes)[0] > 0 for axes in figure.axes] == outlined
+
+
 def test_masks_are_outlined_along_their_edge():
     painted = np.zeros((3, 8, 6), bool)
     painted[0, 2:5, :3] = painted[1] = True

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, Roll, Swap
 
-ROWS, HEIGHT, WIDTH, CLASSES = 24, 4, 6, 5  # Three rows on each of eight devices: odd groups.
+ROWS, HEIGHT, WIDTH, CLASSES = 24, 6, 4, 5  # Three rows on each of eight devices: odd groups.
 PAIRINGS = {
     "swap": Swap(),
     "flip": Flip(),
@@ -324,18 +324,26 @@ def test_gradients_through_every_device(mode, name):
     assert (slopes != np.asarray(weights)).any()
 
 
+ODD = "JAX closes over a mask of the rows, which it cannot do there"
+
+
 @pytest.mark.parametrize(
-    "pairing, spec",
+    "pairing, spec, batch",
     [
-        (Swap(), PartitionSpec("batch", "model")),
-        (Roll(), PartitionSpec("batch", "model")),
-        (Swap(), PartitionSpec(("batch", "model"))),
-        (Flip(2), PartitionSpec(("batch", "model"))),
-        (Roll(), PartitionSpec(("batch", "model"))),
+        (Swap(), PartitionSpec("batch", "model"), 16),
+        (Roll(), PartitionSpec("batch", "model"), 16),
+        (Swap(), PartitionSpec(("batch", "model")), 16),
+        (Flip(2), PartitionSpec(("batch", "model")), 16),
+        (Roll(), PartitionSpec(("batch", "model")), 16),
+        (Roll(), PartitionSpec(("batch", "model")), 24),
+        pytest.param(
+            *(Swap(), PartitionSpec(("batch", "model")), 24),
+            marks=pytest.mark.xfail(raises=ValueError, reason=ODD, strict=True),
+        ),
     ],
     ids=repr,
 )
-def test_gradients_where_another_axis_is_split(pairing, spec):
+def test_gradients_where_another_axis_is_split(pairing, spec, batch):
     """An Explicit axis splits the height, or the rows that one part of the mapped axis has."""
     if spec[0] != "batch" and jax.__version_info__ < (0, 10):
         pytest.skip("before jax 0.10 a shard_map takes no rows that another axis splits")
@@ -349,7 +357,7 @@ def test_gradients_where_another_axis_is_split(pairing, spec):
         axis_names={"batch"},
     )
     split = NamedSharding(mesh, spec)
-    images = jax.device_put(np.random.default_rng(0).random((16, 4, 6, 2), np.float32), split)
+    images = jax.device_put(np.random.default_rng(0).random((batch, 6, 4, 2), np.float32), split)
     weights = jax.device_put(np.random.default_rng(1).random(images.shape, np.float32), split)
     with jax.set_mesh(mesh):
         value, slopes = jax.jit(jax.value_and_grad(lambda x: (weights * mix(x)).sum()))(images)

@@ -37,15 +37,15 @@ MESHES = {
     "eight-explicit": ({"batch": 8}, "Explicit"),
     "two-by-four-explicit": ({"batch": 2, "model": 4}, "Explicit"),
 }
-# Instructions that move nothing, or are the ends of a move that is counted.
-FREE = {"parameter", "get-tuple-element", "tuple", "bitcast", "copy-start", "copy-done"}
+# Instructions that write nothing, or whose end is the one that counts.
+FREE = {"parameter", "get-tuple-element", "tuple", "bitcast", "copy-start", "slice-start"}
 
 
 class Made(NamedTuple):
     """What a program does.
 
     Attributes:
-        passes: how many of its instructions write as much as the images of one chip to its memory.
+        passes: how many results as large as the images of one chip are written to its memory.
         scratch: the bytes of its temporaries.
         sent: the kinds of its collectives.
     """
@@ -95,10 +95,12 @@ def made(compiled, size):
     """What a program does that has images of that size on each chip."""
     text, passes = compiled.as_text(), 0
     for line in text[text.index("ENTRY") :].splitlines():
-        found = re.match(r"\s+(?:ROOT )?%?[\w.\-]+ = \(?\w+\[([\d,]*)\](\S*) ([\w\-]+)\(", line)
-        # "S(1)" is memory on the chip, into which what is used next is read ahead.
-        if found and found[3] not in FREE and "S(1)" not in found[2]:
-            passes += math.prod(map(int, filter(None, found[1].split(",")))) >= math.prod(size)
+        found = re.match(r"\s+(?:ROOT )?%?[\w.\-]+ = (.+?) ([a-z][\w\-]*)\(", line)
+        if found and found[2] not in FREE:
+            for dims, layout in re.findall(r"\w+\[([\d,]*)\](\{[^}]*\})?", found[1]):
+                # "S(1)" is memory on the chip, into which what is used next is read ahead.
+                large = math.prod(map(int, filter(None, dims.split(",")))) >= math.prod(size)
+                passes += large and "S(1)" not in layout
     scratch = compiled.memory_analysis().temp_size_in_bytes
     return Made(passes, scratch, {kind for _, kind in COLLECTIVE.findall(text)})
 

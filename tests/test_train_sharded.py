@@ -15,8 +15,8 @@ import jaxmix
 
 EXAMPLE = helpers.example("train_sharded")
 
-# Runs the example, prints hashes of the plans that it trained by and the rows of the shards that it
-# took from the data, and saves the network and the optimizer as training left them.
+# Runs the example, prints hashes of the plans that its mixer draws by the keys of its steps and the
+# rows of the shards that it took from the data, and saves the network and the optimizer.
 RECORDED = """if True:
     import hashlib, importlib.util, json, shutil, sys, jax, numpy
     from flax import nnx
@@ -174,7 +174,9 @@ def pixels_and_labels(count):
     return images, rng.integers(0, 10, count, np.int32)
 
 
-def test_a_step_learns_from_what_the_plan_shows(example, model):
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_step_learns_from_what_the_plan_shows(example, model, micro_batches):
+    """One plan, by the key of the step, for all of its micro-batches."""
     network, optimizer = model
     images, labels = pixels_and_labels(16)
     mixer = example.make_mixer("both", 1.0)
@@ -183,7 +185,8 @@ def test_a_step_learns_from_what_the_plan_shows(example, model):
     expected = plan.loss(example.cross_entropy, logits, labels).mean()
     unmixed = example.cross_entropy(network(images.astype(np.float32) / 255), labels).mean()
     assert abs(expected - unmixed) > 1e-3
-    split = [example.on_mesh(x, np.arange(16)[None]) for x in (images, labels)]
+    rows = np.arange(16).reshape(micro_batches, -1)
+    split = [example.on_mesh(x, rows) for x in (images, labels)]
     with jax.numpy_dtype_promotion("standard"):  # optax promotes the step of its schedule.
         key = jax.random.key(1)
         loss, accuracy = example.train_step(network, optimizer, mixer, key, *split)

@@ -2,8 +2,8 @@
 
 An accelerator is given several calls in one program, with barriers between them, and several such
 programs at once: then no time of the host is in the figures. A CPU, whose compiler drops barriers,
-is given one call at a time, into buffers that are used again. All of a line of a table run in turn,
-round after round.
+is given one call at a time, into buffers that are used again. All calls of a line run in turn,
+round after round; those of PyTorch, on the same GPU, run after them.
 """
 
 import functools
@@ -87,7 +87,7 @@ def chained(call):
 
 
 def copied(images):
-    """Reads each image once and writes one; what would be left out of a program is a negation."""
+    """Reads and writes each image once: on accelerators a negation, as compilers drop a copy."""
     return jnp.copy(images) if on_cpu() else -images
 
 

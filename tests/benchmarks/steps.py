@@ -3,6 +3,7 @@
 A ViT-S/16 on an accelerator, a small ResNet on a CPU.
 """
 
+import random
 import statistics
 import time
 
@@ -86,11 +87,11 @@ def report(rounds):
         ours, theirs = programs(method, "example", "NHWC", network.classes)
         mixing |= {f"{method}, jaxmix": ours, f"{method}, naive JAX": theirs}
     steps = {name: make_step(network, optimizer, mix) for name, mix in mixing.items()}
-    times = {name: [] for name in steps}
+    times, order = {name: [] for name in steps}, random.Random(0)
     for number in range(rounds + 2):  # The first two compile and warm up.
-        for name, step in steps.items():
+        for name in order.sample(list(steps), len(steps)):
             start = time.perf_counter()
-            jax.block_until_ready(step(params, state, keys[3], images, labels))
+            jax.block_until_ready(steps[name](params, state, keys[3], images, labels))
             if number > 1:
                 times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(values) for name, values in times.items()}

@@ -301,13 +301,6 @@ COMPOSITE = mutants(
 PLAN = mutants(
     "jaxmix/_plan.py",
     (
-        "a-box-by-hand-is-lost",
-        "region = _region.clip(region, spatial) if isinstance(region, Box) else region",
-        "pass",
-        "a bound at the lowest int32 makes lam NaN",
-        "tests/test_checks_plan.py -k by_hand",
-    ),
-    (
         "donors-are-forgotten",
         "return self.pairing.take(own if donors is None else donors)",
         "return self.pairing.take(own)",
