@@ -478,13 +478,13 @@ def run(*arguments, code=0):
     return run_together(arguments, code=code)[0]
 
 
-def run_together(*commands, code=0):
+def run_together(*commands, code=0, optimised=False):
     """The same for each list of arguments, all at once, on CPUs; warnings are errors there, too.
 
-    Most optimisations are off: a run of seconds spends more time on them than it gains.
+    Most optimisations are off: most runs of seconds spend more time on them than they gain.
     """
     let_go()
-    settings = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    settings = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": str(1 - optimised)}
     processes = [
         subprocess.Popen(
             [sys.executable, "-W", "error", *map(str, command)],

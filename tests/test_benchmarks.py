@@ -174,6 +174,7 @@ def test_calls_in_one_program_wait_for_each_other():
     assert names == ["neg", "optimization_barrier"] * bandwidth.CALLS
 
 
+@pytest.mark.full
 def test_the_tables_of_a_device(monkeypatch):
     """Each cell from its own time: copies take 1 s, other calls as many as their number says."""
 
@@ -205,6 +206,7 @@ def test_the_tables_of_a_device(monkeypatch):
     assert pipeline[2:] == [f"| 128 | {cells}", f"| 1024 | {cells}"]
 
 
+@pytest.mark.full
 def test_what_a_network_takes_is_mixed_and_normalised_in_one_call(monkeypatch):
     monkeypatch.setattr(bandwidth, "SIZES", {"224": ((128, 4, 4, 3), 10)})
     found = {}

@@ -69,11 +69,12 @@ def run(out, *options, processes=1):
     """Runs the example in one process or in several; returns what each of them recorded."""
     command = ["-c", RECORDED, EXAMPLE, "--out", out, *options]
     if processes == 1:
-        outputs = helpers.run_together(command)
+        outputs = helpers.run_together(command, optimised=True)
     else:
         command += ["--coordinator", f"localhost:{helpers.free_port()}"]
         command += ["--num-processes", processes, "--process-id"]
-        outputs = helpers.run_together(*([*command, i] for i in range(processes)))
+        commands = ([*command, i] for i in range(processes))
+        outputs = helpers.run_together(*commands, optimised=True)
     printed = [text.splitlines() for text, _ in outputs]
     assert printed[0][-2].startswith("test accuracy 0.")
     assert not any("accuracy" in line for lines in printed[1:] for line in lines)
@@ -141,6 +142,7 @@ def test_micro_batches_train_as_the_whole_batch_does(one_process, tmp_path):
         assert one == pytest.approx(other, rel=1e-3)
 
 
+@pytest.mark.full
 def test_a_resumed_run_is_one_run_to_the_bit(one_process, tmp_path):
     folder, _ = one_process
     shutil.copytree(f"{folder}-first", tmp_path / "out")
