@@ -228,10 +228,11 @@ def on_mesh(array, rows):
     """
     split = PartitionSpec(*[None] * (rows.ndim - 1), "data")
     sharding = NamedSharding(jax.sharding.get_mesh(), split)
-    shape = (*rows.shape, *array.shape[1:])
-    return jax.make_array_from_callback(
-        shape, sharding, lambda index: array[rows[index[: rows.ndim]]]
-    )
+
+    def read(index):
+        return array[rows[index[: rows.ndim]]]
+
+    return jax.make_array_from_callback((*rows.shape, *array.shape[1:]), sharding, read)
 
 
 def train_epoch(model, optimizer, mixer, key, data, batches, bar):
