@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 import reference
 from jax.sharding import AxisType
-from tqdm import tqdm
 
 from jaxmix import (
     Box,
@@ -457,7 +456,7 @@ def metrics_of_an_epoch(module, monkeypatch, backend, step, *arguments):
     monkeypatch.setattr(jax, "device_get", get)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(module, "train_step", step)
-    with tqdm(disable=True) as bar:
+    with module.tqdm(disable=True) as bar:
         result = module.train_epoch(*arguments, bar)
     return result, len(fetched)
 
