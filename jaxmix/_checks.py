@@ -125,9 +125,8 @@ def channel(where: str, sizes: tuple, channel_axis: Any, *, region: bool) -> int
         if region and (rank == 3 or (rank > 3 and few[1] and sizes[1] != sizes[2] and not few[-1])):
             other = "None for greyscale [B, H, W]" if rank == 3 else "1 for channels-first"
             remedy = f"pass channel_axis={other}, or channel_axis=-1 if the last axis is channels"
-            raise value_error(
-                where, f"images of rank {rank} can be read in two ways", sizes, remedy
-            )
+            wanted = f"images of rank {rank} can be read in two ways"
+            raise value_error(where, wanted, sizes, remedy)
         return rank - 1 if rank > 1 else None
     if channel_axis is None:
         return None

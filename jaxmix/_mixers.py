@@ -45,8 +45,8 @@ class Mixer:
     field with `metadata={"rows": True}`, an array [B, ...]; in `draw`, `self.pairing.take(...)` of
     it is the partner's. Such a mixer has `per="example"`.
 
-    A mixer that belongs to a flax `TrainState` goes into a static field there, or it is passed to
-    the step as an argument.
+    To keep a mixer in a flax `TrainState`, put it into a static field. Or pass it to the train step
+    as an argument.
 
     Attributes:
         per: the granularity: one draw for each "example", each "pair" of rows, or the "batch".

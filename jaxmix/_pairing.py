@@ -72,9 +72,10 @@ def _fastest(pairing: Pairing, x: jax.Array, split: Callable, padded: Callable) 
     divided = _sharding.is_split(x)
     if divided and jax.typeof(x).sharding.mesh.manual_axes:
         return split(x)  # JAX cannot differentiate a choice of platforms there.
-    whole = _sharding.parts(x) == 1 and not divided
+    if divided or _sharding.parts(x) > 1:
+        return lax.platform_dependent(x, tpu=padded, default=split)
     rows = functools.partial(_sharding.rows_at, index=pairing.partner(x.shape[0]))
-    return lax.platform_dependent(x, tpu=padded, default=rows if whole else split)
+    return lax.platform_dependent(x, tpu=padded, default=rows)
 
 
 def _shifted(x: jax.Array, shift: int) -> jax.Array:

@@ -510,7 +510,7 @@ class Plan:
         fitting = [axis for axis in axes if _checks.spatial(shape, axis) == self.spatial]
         if len(fitting) != 1:
             found = f"the plan is for extents {self.spatial}, got images {shape} with channel_axis"
-            ways = "; read in two ways: pass channel_axis=-1 (last) or channel_axis=1 (first)"
+            ways = "; they fit in two ways: pass channel_axis=-1 (last) or channel_axis=1 (first)"
             raise ValueError(f"{where}: {found}={channel_axis!r}{ways if fitting else ''}")
         return fitting[0]
 

@@ -30,8 +30,8 @@ class _Policy(Mixer):
             if not _pairing.same(mixers[0].pairing, mixer.pairing):
                 raise ValueError(
                     f"{type(self).__name__}: mixers must agree on the pairing, which a plan draws "
-                    f"once, got {mixers[0].pairing!r} and {mixer.pairing!r}; mixers and recipes "
-                    "take the argument pairing"
+                    f"once, got {mixers[0].pairing!r} and {mixer.pairing!r}; pass the same "
+                    "pairing= to each of them, recipes included"
                 )
         self._set("pairing", mixers[0].pairing)
 

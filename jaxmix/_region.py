@@ -17,7 +17,7 @@ BoxLaw = Literal["paper", "timm", "contained"]
 BOX_LAWS = get_args(BoxLaw)
 
 # The start and the stop of a box that was drawn from NaN: integers have no NaN, and such a box must
-# not pass for an empty one. No box that is meant ends so far before it starts.
+# not pass for an empty one. No intended box ends so far before it starts.
 LOST = 2**31 - 1, -(2**31)
 
 

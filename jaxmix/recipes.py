@@ -66,7 +66,7 @@ def timm(
         prob: the probability of mixing at all.
         switch_prob: the probability of CutMix, where both are on.
         mode: the granularity: one draw for the "batch", each "pair" of rows, or each "elem".
-        pairing: which row is mixed with which; None is timm's, "flip". "swap" is the fastest.
+        pairing: which row is mixed with which; None keeps timm's "flip". "swap" is the fastest.
 
     Returns:
         The mixer: MixUp, CutMix or a RandomChoice of both, in a RandomApply unless `prob` is 1.
@@ -113,7 +113,7 @@ def torchvision(
     Args:
         cutmix_alpha: the concentration of CutMix's lambda, 0 for no CutMix.
         mixup_alpha: the concentration of MixUp's lambda, 0 for no MixUp.
-        pairing: which row is mixed with which; None is torchvision's, "roll". "swap" is the
+        pairing: which row is mixed with which; None keeps torchvision's "roll". "swap" is the
             fastest.
 
     Returns:
@@ -144,7 +144,8 @@ def big_vision(p: ArrayLike, *, pairing: Pairing | PairingName | None = None) ->
 
     Args:
         p: the concentration of lambda.
-        pairing: which row is mixed with which; None is big_vision's, "roll". "swap" is the fastest.
+        pairing: which row is mixed with which; None keeps big_vision's "roll". "swap" is the
+            fastest.
 
     Returns:
         The mixer, `MixUp(p, per="batch", pairing="roll", fold=True)` by default.

@@ -41,7 +41,11 @@ collect_ignore += ["user_types.py"]
 # What a compiler makes of a program is seen here; elsewhere its optimisations take longer than they
 # save. `JAX_DISABLE_MOST_OPTIMIZATIONS=0` has every program optimised.
 OPTIMISED = (
-    *("test_compiled", "test_golden", "test_laws_eager", "test_sharding_traffic", "test_tpu"),
+    "test_compiled",
+    "test_golden",
+    "test_laws_eager",
+    "test_sharding_traffic",
+    "test_tpu",
 )
 
 

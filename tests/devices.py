@@ -9,10 +9,10 @@ import sys
 
 import jax
 import numpy as np
-from helpers import mesh_of, sent
+from helpers import both, mesh_of, sent
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomChoice, Roll, Swap
+from jaxmix import CutMix, Flip, Neighbour, Permutation, Roll, Swap
 
 SHAPE = (16, 6, 4, 2)
 PAIRINGS = {
@@ -22,9 +22,6 @@ PAIRINGS = {
     "roll": Roll(),
     "permutation": Permutation(),
 }
-
-
-MIXER = RandomChoice((CutMix(), MixUp()))
 
 
 def images():
@@ -45,8 +42,7 @@ def on_mesh(array, mesh):
 
 def mix(pairing, images):
     """What a plan holds, what it paints opaquely, and what it makes of the images."""
-    mixer = RandomChoice((CutMix(pairing=pairing), MixUp(pairing=pairing)))
-    plan = mixer.plan(jax.random.key(0), SHAPE)
+    plan = both(pairing).plan(jax.random.key(0), SHAPE)
     share = plan.weights(SHAPE)[..., None]
     drawn = plan.region.start, plan.region.stop, plan.opacity, plan.lam, plan.partner
     return (*drawn, (share == 0) | (share == 1), plan.images(images))
@@ -97,7 +93,9 @@ def main():
         for name, result in results(mesh).items():
             digests[f"{axis_type}-{name}"] = digest(name, result)
             saved[f"{axis_type}-{name}"] = result[-1]
-        digests[f"{axis_type}-sent"] = sent(MIXER, jax.random.key(0), on_mesh(images(), mesh))
+        digests[f"{axis_type}-sent"] = sent(
+            both(Swap()), jax.random.key(0), on_mesh(images(), mesh)
+        )
         neighbour = exchanged(mesh)
         digests[f"{axis_type}-neighbour"] = hashlib.sha256(neighbour.tobytes()).hexdigest()
     if process == "0":

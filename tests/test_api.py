@@ -53,9 +53,7 @@ MODULES = [
 def written(call):
     """A signature as a text without annotations."""
     parameters = [
-        parameter.replace(
-            annotation=inspect.Parameter.empty,
-        )
+        parameter.replace(annotation=inspect.Parameter.empty)
         for name, parameter in inspect.signature(call).parameters.items()
         if name not in ("self", "cls")
     ]

@@ -63,7 +63,9 @@ def test_a_recipe_joins_a_choice_by_its_pairing():
     recipe = recipes.timm(0.8, 1.0, mode="elem", pairing="swap")
     mixed = RandomChoice((CutMix(), recipe))(jax.random.key(0), jnp.zeros((4, 8, 8, 3)))
     assert mixed.shape == (4, 8, 8, 3)
-    with pytest.raises(ValueError, match=r"Swap.*Flip.*recipes take the argument pairing"):
+    with pytest.raises(
+        ValueError, match=r"Swap.*Flip.*same pairing= to each of them, recipes included"
+    ):
         RandomChoice((CutMix(), recipes.timm(0.8, 1.0)))
 
 

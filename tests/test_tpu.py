@@ -91,6 +91,11 @@ def program(call, mesh, *arguments):
         return jax.jit(call).lower(*arguments).compile()
 
 
+def sent(text):
+    """The kinds of a program's collectives."""
+    return {kind for _, kind in COLLECTIVE.findall(text)}
+
+
 def made(compiled, size):
     """What a program does that has images of that size on each chip."""
     text, passes = compiled.as_text(), 0
@@ -102,7 +107,7 @@ def made(compiled, size):
                 large = math.prod(map(int, filter(None, dims.split(",")))) >= math.prod(size)
                 passes += large and "S(1)" not in layout
     scratch = compiled.memory_analysis().temp_size_in_bytes
-    return Made(passes, scratch, {kind for _, kind in COLLECTIVE.findall(text)})
+    return Made(passes, scratch, sent(text))
 
 
 def assert_a_copy(compiled, mesh, size, dtype):
@@ -333,7 +338,7 @@ def test_the_step_of_the_pmap_example_shares_gradients_alone():
         )
         mixer = example.make_mixer("both", 1.0, "example")
         text = step.lower(mixer, key, *copies).compile().as_text()
-    assert {kind for _, kind in COLLECTIVE.findall(text)} == {"all-reduce"}
+    assert sent(text) == {"all-reduce"}
 
 
 @pytest.mark.parametrize("network", ["small", pytest.param("resnet18", marks=pytest.mark.full)])
@@ -347,4 +352,4 @@ def test_the_step_of_the_sharded_example_shares_gradients_alone(network):
         state = nnx.eval_shape(lambda: example.create(jax.random.key(0), network, (28, 28, 1)))
         compiled = example.train_step.lower(*state, mixer, key, images, labels).compile()
     text = compiled.compiled.as_text()
-    assert {kind for _, kind in COLLECTIVE.findall(text)} == {"all-reduce"}
+    assert sent(text) == {"all-reduce"}

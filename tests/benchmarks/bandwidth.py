@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmix import CutMix, Flip, MixUp, Permutation, RandomChoice, Roll, Swap
+from jaxmix import Flip, Permutation, Plan, Roll, Swap
 
 from .cases import METHODS, SIZES
-from .jax_peers import both_read, donating, programs
+from .jax_peers import both_read, donating, mixer, programs
 
-CALLS, PROGRAMS = 8, 4  # In one program, and sent off before the first has ended.
+CALLS = 8  # In one program.
+PROGRAMS = 4  # Sent off one after the other, without waiting for the first to end.
 PAIRINGS = (Swap(), Flip(), Roll(), Permutation())
 DTYPES = ("float32", "bfloat16", "uint8")
 
@@ -91,12 +92,6 @@ def copied(images):
     return jnp.copy(images) if on_cpu() else -images
 
 
-def mixers(pairing):
-    """CutMix, MixUp and a choice of both."""
-    both = CutMix(pairing=pairing), MixUp(pairing=pairing)
-    return dict(zip(METHODS, (*both, RandomChoice(both)), strict=True))
-
-
 def table(head, rows):
     """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
@@ -110,14 +105,11 @@ def pixels(rounds):
     for count in (128,) if on_cpu() else (128, 1024):
         for dtype in DTYPES:
             images, _ = batch(count, dtype)
-            calls = {
-                "copy": (copied, images),
-                "both read": (both_read, None, images),
-            }
+            calls = {"copy": (copied, images), "both read": (both_read, None, images)}
             for pairing in PAIRINGS:
-                for method, mixer in mixers(pairing).items():
-                    plan = mixer.plan(jax.random.key(2), images.shape)
-                    calls[pairing, method] = type(plan).images, plan, images
+                for method in METHODS:
+                    plan = mixer(method, "example", pairing).plan(jax.random.key(2), images.shape)
+                    calls[pairing, method] = Plan.images, plan, images
             times = seconds(calls, rounds)
             copy = times["copy"]
             cells = [f"{1e6 * copy:.0f} ({2e-9 * images.nbytes / copy:.0f})"]

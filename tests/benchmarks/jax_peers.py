@@ -10,9 +10,9 @@ from jaxmix import CutMix, MixUp, RandomChoice
 from .cases import Case
 
 
-def mixer(method, per):
+def mixer(method, per, pairing="swap"):
     """The mixer of a case."""
-    both = CutMix(per=per), MixUp(per=per)
+    both = CutMix(per=per, pairing=pairing), MixUp(per=per, pairing=pairing)
     return {"cutmix": both[0], "mixup": both[1], "both": RandomChoice(both, per=per)}[method]
 
 

@@ -143,8 +143,8 @@ PAIRING = mutants(
     ),
     (
         "rows-of-a-split-batch-gathered",
-        "default=rows if whole else split)",
-        "default=rows)",
+        "if divided or _sharding.parts(x) > 1:",
+        "if divided:",
         "every device receives the whole batch",
         "tests/test_sharding_traffic.py -k 'neighbouring or readme_says'",
     ),
