@@ -73,7 +73,7 @@ def check(
     policy = RandomApply(RandomChoice((mixer, *others), probs=(0.6, 0.2, 0.2)), 0.8)
     layout: Any = {"channel_axis": channel_axis}
     variants = [mixer, policy]
-    for per in sorted({*get_args(Per)} - {mixer.per}):
+    for per in (per for per in get_args(Per) if per != mixer.per):
         with contextlib.suppress(ValueError):  # Not every mixer has every granularity.
             variants.append(dataclasses.replace(mixer, per=per))
     for variant in variants:

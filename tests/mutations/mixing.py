@@ -509,7 +509,7 @@ TESTING = mutants(
     ),
     (
         "the-tool-tries-one-granularity",
-        "for per in sorted({*get_args(Per)} - {mixer.per}):",
+        "for per in (per for per in get_args(Per) if per != mixer.per):",
         "for per in ():",
         "rows that are not drawn alike pass",
         "tests/test_testing.py -k alike",
