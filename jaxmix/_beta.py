@@ -5,14 +5,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxmix import _checks
 
 
 def symmetric_beta(
-    key: jax.Array, alpha: ArrayLike, shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32
-) -> jax.Array:
+    key: Array, alpha: ArrayLike, shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32
+) -> Array:
     """Draws from Beta(alpha, alpha), the law of lambda in MixUp and CutMix.
 
     If T is Student-t with `2 * alpha` degrees of freedom, `(1 + T / sqrt(2 * alpha + T^2)) / 2` is
@@ -68,7 +69,7 @@ def _draw(key, alpha, shape, dtype):
     return from_uniforms(radius, angle, alpha).astype(dtype)
 
 
-def from_uniforms(radius: jax.Array, angle: jax.Array, alpha: jax.Array) -> jax.Array:
+def from_uniforms(radius: Array, angle: Array, alpha: Array) -> Array:
     """Beta(alpha, alpha) from two uniforms in [0, 1) by Bailey's method, safe in float32.
 
     `radius` becomes the exponential of the polar form, `angle` its turn: with p + q = 1 the draw is
@@ -85,12 +86,12 @@ def from_uniforms(radius: jax.Array, angle: jax.Array, alpha: jax.Array) -> jax.
     return jnp.where(cosine < 0, smaller, 1 - smaller)
 
 
-def uniforms(key: jax.Array, rows: Any, count: int) -> jax.Array:
+def uniforms(key: Array, rows: Any, count: int) -> Array:
     """float32[rows, count] in [0, 1)."""
     # Drawn along one axis: to number the elements along two takes half as long again to compile.
     return jax.random.uniform(key, (rows * count,), jnp.float32).reshape(rows, count)
 
 
-def float32(value: Any) -> jax.Array:
+def float32(value: Any) -> Array:
     """A number, weakly typed or of any precision, as float32."""
     return jnp.asarray(value).astype(jnp.float32)

@@ -5,15 +5,17 @@ its normal form, or raise an error that says what was expected, what came and wh
 """
 
 import contextlib
+import dataclasses
+import functools
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import export
+from jax import Array, export
 
 ChannelAxis = int | Literal["auto"] | None
 
@@ -24,10 +26,27 @@ LEAST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).ma
 
 def describe(value: Any) -> str:
     """The dtype and shape of an array, the value of anything else that is short, or its type."""
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
-    text = repr(value)
-    return text if len(text) <= 60 else type(value).__name__
+    with contextlib.suppress(Exception):
+        if (shape := shape_of(value)) is not None:
+            return f"{value.dtype}[{', '.join(map(str, shape))}]"
+        if len(text := repr(value)) <= 60:
+            return text
+    return type(value).__name__
+
+
+def shape_of(value: Any) -> tuple | None:
+    """The shape of an array of any library; None for anything else, whatever it answers."""
+    with contextlib.suppress(Exception):
+        return value.shape if isinstance(value.shape, tuple) else None
+    return None
+
+
+def sequence(value: Any, *, arrays: bool = True) -> Any:
+    """A tuple of what a sequence or a NumPy array holds; anything else as it is."""
+    if arrays and isinstance(value, np.ndarray) and value.ndim > 0:
+        return tuple(value.tolist())
+    listed = isinstance(value, Sequence) and not isinstance(value, tuple | str | bytes)
+    return tuple(value) if listed else value
 
 
 def value_error(where: str, wanted: str, got: Any, remedy: str = "") -> ValueError:
@@ -52,18 +71,34 @@ def renamed(where: str, *calls: str) -> Iterator[None]:
         raise
 
 
-def array(where: str, argument: str, value: Any) -> jax.Array | np.ndarray:
+def array(where: str, argument: str, value: Any) -> Array | np.ndarray:
     """An array with a batch axis."""
-    if hasattr(value, "__jax_array__"):
+    if hasattr(type(value), "__jax_array__"):
         value = jnp.asarray(value)
-    if not isinstance(value, jax.Array | np.ndarray):
-        raise TypeError(
-            f"{where}: {argument} must be an array, got {type(value).__name__}; "
-            f"pass jnp.asarray({argument})"
-        )
+    if not isinstance(value, Array | np.ndarray):
+        remedy = f"pass jnp.asarray({argument})"
+        if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
+            remedy = f"pass each of its arrays, as in jax.tree.map(plan.{argument}, {argument})"
+        got = type(value).__name__
+        raise TypeError(f"{where}: {argument} must be an array, got {got}; {remedy}")
     if value.ndim == 0:
         raise value_error(where, f"{argument} must have a batch axis", value)
+    return of_jax(where, argument, value)
+
+
+def of_jax(where: str, argument: str, value: Any) -> Any:
+    """A value that is no NumPy array of a dtype or a byte order that JAX does not have."""
+    if isinstance(value, np.ndarray):
+        known = hasattr(jnp, value.dtype.name)
+        if not (known and value.dtype.isnative):
+            remedy = f'cast it: {argument}.astype("{value.dtype.name if known else "float32"}")'
+            raise type_error(where, f"{argument} must have a dtype of JAX", value, remedy)
     return value
+
+
+def parentheses(value: Any) -> str:
+    """The remedy for a class in place of an instance."""
+    return f"with parentheses: {value.__name__}()" if isinstance(value, type) else ""
 
 
 def real(where: str, argument: str, value: Any) -> Any:
@@ -80,7 +115,7 @@ def batch(where: str, argument: str, value: Any, size: Any, of: str) -> None:
         raise value_error(where, f"{argument} must have the batch size of {of}, {size}", value)
 
 
-def shaped(where: str, argument: str, value: Any, shape: tuple) -> jax.Array:
+def shaped(where: str, argument: str, value: Any, shape: tuple) -> Array:
     """An array of that shape."""
     value = array(where, argument, value)
     if value.shape != shape:
@@ -90,28 +125,45 @@ def shaped(where: str, argument: str, value: Any, shape: tuple) -> jax.Array:
 
 def key(where: str, value: Any) -> None:
     """One PRNG key, typed or raw."""
-    if isinstance(value, jax.Array | np.ndarray):
+    remedy = ""
+    if isinstance(value, Array | np.ndarray):
         typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-        if value.ndim == (0 if typed else 1) and (typed or value.dtype == np.uint32):
-            return
-        if typed:
-            remedy = "use jax.vmap for batching, or one key such as jax.random.key(0)"
-            raise type_error(where, "key must be one PRNG key", value, remedy)
-    wanted = "key must be a PRNG key, the first argument, such as jax.random.key(0)"
-    raise type_error(where, wanted, value)
+        raw = _raw_key(jax.config.jax_default_prng_impl)
+        one = () if typed else raw.shape
+        if typed or value.dtype == raw.dtype:
+            if value.shape == one:
+                return
+            remedy = "wrap a raw key of another PRNG by jax.random.wrap_key_data(key, impl=...)"
+            if value.shape[value.ndim - len(one) :] == one:
+                remedy = "use jax.vmap for a batch of keys"
+        elif value.shape == one:
+            remedy = 'a raw key is uint32: pass key.astype("uint32")'
+    elif hasattr(type(value), "__jax_array__"):
+        remedy = "pass the key that it holds, key[...]"
+    elif callable(value):
+        remedy = "call it for a key, as in rngs() or rngs.mix()"
+    wanted = "key must be one PRNG key, the first argument, such as jax.random.key(0)"
+    raise type_error(where, wanted, value, remedy)
+
+
+@functools.cache
+def _raw_key(impl: str) -> Any:
+    """The shape and the dtype of a raw key."""
+    return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=impl)))
 
 
 def shape(where: str, value: Any, *, least_rank: int = 1) -> tuple:
     """A static shape, with a batch axis by default; sizes may be symbolic, as in `jax.export`."""
-    listed = isinstance(value, tuple | list)
-    if not listed or not all(export.is_symbolic_dim(n) or _is_int(n) for n in value):
-        remedy = "did you mean images.shape?" if hasattr(value, "shape") else ""
+    sizes = sequence(value, arrays=False)
+    listed = isinstance(sizes, tuple)
+    if not listed or not all(is_int(n) or export.is_symbolic_dim(n) for n in sizes):
+        remedy = "did you mean images.shape?" if shape_of(value) is not None else ""
         raise type_error(where, "shape must be a tuple of ints", value, remedy)
-    if any(_is_int(n) and n < 0 for n in value):
+    if any(is_int(n) and n < 0 for n in sizes):
         raise value_error(where, "shape must not be negative", value)
-    if len(value) < least_rank:
+    if len(sizes) < least_rank:
         raise value_error(where, "shape must have a batch axis", value)
-    return tuple(value)
+    return tuple(int(n) if is_int(n) else n for n in sizes)
 
 
 def channel(where: str, sizes: tuple, channel_axis: Any, *, region: bool) -> int | None:
@@ -130,7 +182,7 @@ def channel(where: str, sizes: tuple, channel_axis: Any, *, region: bool) -> int
         return rank - 1 if rank > 1 else None
     if channel_axis is None:
         return None
-    if not _is_int(channel_axis):
+    if not is_int(channel_axis):
         wanted = '"auto", -1 (channels-last), 1 (channels-first) or None (no channel axis)'
         raise value_error(where, f"channel_axis must be {wanted}", channel_axis)
     position = int(channel_axis) + (rank if int(channel_axis) < 0 else 0)
@@ -152,7 +204,7 @@ def spatial(sizes: tuple, channel: int | None) -> tuple:
 def canvas(where: str, sizes: tuple, channel_axis: Any) -> tuple:
     """The spatial extents of images that a region can be painted on."""
     extents = spatial(sizes, channel(where, sizes, channel_axis, region=True))
-    if not extents or any(_is_int(extent) and extent == 0 for extent in extents):
+    if not extents or any(is_int(extent) and extent == 0 for extent in extents):
         wanted = "a region needs images with spatial axes, each of at least one pixel"
         remedy = "pass channel_axis=None if the last axis is no channel axis"
         raise value_error(where, wanted, sizes, remedy)
@@ -167,9 +219,10 @@ def number(where: str, argument: str, value: Any, wanted: str) -> Any:
         # One type, so that a program which was compiled for a float serves an int, too.
         small = isinstance(value, float) or abs(value) < 2**1023
         return float(value) if small else math.copysign(math.inf, value > 0 or -1)
-    if getattr(value, "shape", None) == ():
+    shape = shape_of(value)
+    if shape == ():
         return real(where, argument, value)
-    if hasattr(value, "shape") or isinstance(value, tuple | list):
+    if shape is not None or isinstance(sequence(value), tuple):
         raise value_error(where, f"{argument} must be a scalar, {wanted}", value)
     raise type_error(where, f"{argument} must be a number, {wanted}", value)
 
@@ -203,7 +256,7 @@ def choice(where: str, argument: str, value: Any, choices: tuple[str, ...]) -> A
 
 def count(where: str, argument: str, value: Any, least: int | None) -> int:
     """A static integer."""
-    if not _is_int(value):
+    if not is_int(value):
         remedy = "it shapes the program, so under jit close over it or name it in static_argnames"
         raise type_error(where, f"{argument} must be a static Python int", value, remedy)
     if least is not None and value < least:
@@ -213,10 +266,12 @@ def count(where: str, argument: str, value: Any, least: int | None) -> int:
 
 def counts(where: str, argument: str, value: Any, least: int | None) -> int | tuple[int, ...]:
     """A static integer, or several."""
-    if isinstance(value, tuple | list):
+    value = sequence(value)
+    if isinstance(value, tuple):
         return tuple(count(where, f"each of {argument}", n, least) for n in value)
     return count(where, argument, value, least)
 
 
-def _is_int(value: Any) -> bool:
+def is_int(value: Any) -> bool:
+    """Whether it is a static integer; a symbolic size is none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)

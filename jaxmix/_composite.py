@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -15,19 +15,15 @@ from jaxmix._region import Box, Mask, Region
 jit = functools.partial(jax.jit, inline=True)
 
 
-def blends(region: Region, opacity: jax.Array | None) -> bool:
+def blends(region: Region, opacity: Array | None) -> bool:
     """Whether an element can show both images at once."""
     soft = isinstance(region, Mask) and region.painted.dtype != jnp.bool_
     return soft or opacity is not None
 
 
 def paint(
-    images: jax.Array,
-    partners: jax.Array,
-    region: Region,
-    opacity: jax.Array | None,
-    channel: int | None,
-) -> jax.Array:
+    images: Array, partners: Array, region: Region, opacity: Array | None, channel: int | None
+) -> Array:
     """Paints the row of each row's partner over it, in the layout in which that is fastest.
 
     Args:
@@ -51,7 +47,7 @@ def paint(
         *outer, width, channels = images.shape
         return over(images, partners, (*outer, width * channels), channels)
 
-    short = rank > 2 and images.shape[-1] <= 16
+    short = rank > 2 and isinstance(images.shape[-1], int) and images.shape[-1] <= 16
     foldable = region is None or (isinstance(region, Box) and channel == rank - 1)
     if not (short and foldable) or _sharding.is_split(images, rank - 2):
         return over(images, partners)
@@ -59,25 +55,21 @@ def paint(
 
 
 @jit
-def choose(
-    maps: jax.Array, partners: jax.Array, region: Region, opacity: jax.Array | None
-) -> jax.Array:
+def choose(maps: Array, partners: Array, region: Region, opacity: Array | None) -> Array:
     """Takes each element of [B, *spatial] from whichever has the larger share, `maps` on a tie."""
     painted = _painted(region, maps.shape, tuple(range(1, maps.ndim)))
     return _select(_weights(painted, opacity, maps.shape) < 0.5, partners, maps)
 
 
 @functools.partial(jit, static_argnums=0)
-def weights(shape: tuple, region: Region, opacity: jax.Array | None) -> jax.Array:
+def weights(shape: tuple, region: Region, opacity: Array | None) -> Array:
     """float32[B, *spatial]: the share of each pixel that the region and the opacity leave."""
     painted = _painted(region, shape, tuple(range(1, len(shape))))
     return jnp.broadcast_to(_weights(painted, opacity, shape), shape)
 
 
 @jit
-def mix(
-    share: jax.Array, original: jax.Array, partner: jax.Array, painted: jax.Array | None = None
-) -> jax.Array:
+def mix(share: Array, original: Array, partner: Array, painted: Array | None = None) -> Array:
     """`share * original + (1 - share) * partner` where it is painted, else the original.
 
     Each is exact where it alone is shown: the partner is painted opaquely, and what fades is then

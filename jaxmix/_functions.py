@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-import jax
+from jax import Array
 from jax.typing import ArrayLike
 
 from jaxmix import _checks
@@ -13,7 +13,7 @@ from jaxmix._region import BoxLaw
 
 
 def cutmix(
-    key: jax.Array,
+    key: Array,
     images: ArrayLike,
     labels: ArrayLike,
     *,
@@ -27,7 +27,7 @@ def cutmix(
     axes: int | Sequence[int] | None = None,
     grid: int | Sequence[int] = 1,
     channel_axis: ChannelAxis = "auto",
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """Cuts a box out of each image's partner and pastes it at the same place; mixes labels by area.
 
     Equivalent to `CutMix(...)` with the same options, called with the remaining arguments.
@@ -76,7 +76,7 @@ def cutmix(
 
 
 def mixup(
-    key: jax.Array,
+    key: Array,
     images: ArrayLike,
     labels: ArrayLike,
     *,
@@ -87,7 +87,7 @@ def mixup(
     pairing: Pairing | PairingName = "swap",
     fold: bool = False,
     channel_axis: ChannelAxis = "auto",
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """Blends each image with its partner, and their labels with the same weight.
 
     Equivalent to `MixUp(...)` with the same options, called with the remaining arguments.

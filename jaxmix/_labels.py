@@ -3,21 +3,27 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jaxmix import _checks
 
-Columns = Callable[[jax.Array], jax.Array]
+Columns = Callable[[Array], Array]
 
 
-def checked(where: str, argument: str, value: Any, num_classes: Any) -> jax.Array | np.ndarray:
+def checked(where: str, argument: str, value: Any, num_classes: Any) -> Array | np.ndarray:
     """Class ids int[B], or dense labels [B, K]."""
     value = _checks.real(where, argument, _checks.array(where, argument, value))
     ids = jnp.issubdtype(value.dtype, jnp.integer)
     if value.ndim > 2:
         remedy = "integer maps go to plan.maps, real-valued ones to plan.images"
+        if value.ndim == 3:
+            batch, time, width = value.shape
+            remedy += (
+                f"; labels of frames [B, T, K] are plan.at(({batch}, {time}, 1, {width}))"
+                f'.images({argument}[:, :, None].astype("float32"))[:, :, 0]'
+            )
         wanted = f"{argument} must be class ids int[B] or dense [B, K]"
         raise _checks.type_error(where, wanted, value, remedy)
     if num_classes is not None:
@@ -28,8 +34,15 @@ def checked(where: str, argument: str, value: Any, num_classes: Any) -> jax.Arra
                 f"{where}: {argument} {_checks.describe(value)} could be class ids or one-hot: "
                 "squeeze class ids to int[B], cast regression targets to float"
             )
+        heads = f"several heads take one plan.labels({argument}[:, i], num_classes=...) each"
+        if ids and isinstance(value, np.ndarray):
+            odd = value[(value != 0) & (value != 1)]
+            if odd.size:
+                wanted = f"dense integer {argument} must be 0 and 1"
+                remedy = f'{heads}; counts and shares are {argument}.astype("float32")'
+                raise _checks.value_error(where, wanted, odd[0].item(), remedy)
         if num_classes not in (None, value.shape[1]):
-            remedy = "leave num_classes out for dense labels"
+            remedy = f"leave num_classes out for dense labels; {heads}"
             wanted = f"num_classes={num_classes} must be the K of {argument}"
             raise _checks.value_error(where, wanted, value, remedy)
         return value
@@ -45,7 +58,7 @@ def checked(where: str, argument: str, value: Any, num_classes: Any) -> jax.Arra
     return value
 
 
-def class_ids(where: str, argument: str, value: Any) -> jax.Array | np.ndarray:
+def class_ids(where: str, argument: str, value: Any) -> Array | np.ndarray:
     """Class ids int[B]."""
     value = _checks.array(where, argument, value)
     if value.ndim != 1 or not jnp.issubdtype(value.dtype, jnp.integer):
@@ -54,7 +67,7 @@ def class_ids(where: str, argument: str, value: Any) -> jax.Array | np.ndarray:
     return value
 
 
-def checked_smoothing(where: str, value: Any, labels: jax.Array | np.ndarray) -> Any:
+def checked_smoothing(where: str, value: Any, labels: Array | np.ndarray) -> Any:
     """Label smoothing; None, which is 0 under jit, too, for regression targets [B, 1]."""
     regression = labels.ndim == 2 and labels.shape[1] == 1
     if regression and value is None:
@@ -67,8 +80,8 @@ def checked_smoothing(where: str, value: Any, labels: jax.Array | np.ndarray) ->
 
 
 def encode(
-    own: jax.Array, others: jax.Array, smoothing: Any, num_classes: int | None
-) -> tuple[jax.Array, jax.Array, Columns]:
+    own: Array, others: Array, smoothing: Any, num_classes: int | None
+) -> tuple[Array, Array, Columns]:
     """Two labels of each row, smoothed and ready to be mixed, and what makes [B, K] of the mixture.
 
     Each column is the class of both images, of the row's own only, of its partner's only, or of
@@ -91,7 +104,7 @@ def encode(
     return mine, theirs, columns
 
 
-def top_class(logits: jax.Array, ids: jax.Array) -> jax.Array:
+def top_class(logits: Array, ids: Array) -> Array:
     """float32[B]: 1 where the class id is that of the largest logit."""
     ids = _countable(ids)
     return (jnp.argmax(logits, axis=1).astype(ids.dtype) == ids).astype(jnp.float32)

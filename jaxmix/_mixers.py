@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict, Unpack, dataclass_transform, get_arg
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxmix import _checks, _labels, _pairing, _region
@@ -17,7 +17,7 @@ from jaxmix._checks import ChannelAxis
 from jaxmix._composite import jit
 from jaxmix._pairing import Pairing, PairingField, Withheld
 from jaxmix._plan import Plan, assemble
-from jaxmix._pytree import STATIC, pytree, replaced, shown
+from jaxmix._pytree import STATIC, Frozen, pytree, replaced
 from jaxmix._region import BoxLaw, Painted
 
 Per = Literal["example", "pair", "batch"]
@@ -32,14 +32,29 @@ class CallOptions(TypedDict, total=False):
     channel_axis: ChannelAxis
 
 
+def _completed(own: Any) -> Any:
+    """A subclass's own `__post_init__`, which must have called that of its base class."""
+
+    @functools.wraps(own)
+    def post_init(self, *given):
+        vars(self)["_incomplete"] = True
+        own(self, *given)
+        if "_incomplete" in vars(self):
+            forgotten = "__post_init__ must call super().__post_init__()"
+            raise TypeError(f"{type(self).__name__}: {forgotten}")
+
+    return post_init
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 @pytree()
-class Mixer:
+class Mixer(Frozen):
     """Base class for mixers, including your own.
 
     A subclass has one method, `draw`. Subclassing makes it a frozen dataclass that is registered as
-    a pytree: its fields are leaves, and those with `dataclasses.field(metadata={"static": True})`
-    are modes. This class does the rest: granularity, pairing, labels, maps, losses, layouts.
+    a pytree, so it needs no decorator (those of `flax.struct` and `chex` refuse it). Its fields are
+    leaves, and those with `dataclasses.field(metadata={"static": True})` are modes. This class does
+    the rest: granularity, pairing, labels, maps, losses, layouts.
 
     A method that looks at the images keeps what it needs of each row, such as a saliency map, in a
     field with `metadata={"rows": True}`, an array [B, ...]; in `draw`, `self.pairing.take(...)` of
@@ -71,15 +86,22 @@ class Mixer:
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
+        if "__post_init__" in vars(cls):
+            cls.__post_init__ = _completed(cls.__post_init__)
         pytree()(cls)
+        # What keeps it frozen is inherited: its own would refuse to be decorated once more.
+        del cls.__setattr__, cls.__delattr__
 
     def __post_init__(self):
         """Brings what was given into normal form; a subclass with checks of its own calls this."""
         name = type(self).__name__
-        for field in dataclasses.fields(self):
-            self._set(field.name, _normal(getattr(self, field.name)))
-        _checks.choice(name, "per", self.per, get_args(Per))
+        vars(self).pop("_incomplete", None)
         self._set("pairing", _pairing.resolve(name, self.pairing))
+        for field in type(self)._fields:
+            self._set(field.name, _normal(getattr(self, field.name)))
+            if not field.metadata.get("static"):
+                _check_leaves(name, field.name, getattr(self, field.name))
+        _checks.choice(name, "per", self.per, get_args(Per))
         if self.per == "pair" and not self.pairing.mutual:
             wanted = 'per="pair" needs "swap" or "flip", whose partners are mutual'
             raise _checks.value_error(name, wanted, self.pairing)
@@ -87,7 +109,7 @@ class Mixer:
             wanted = f'per must be "example" for {field}, the content of each row'
             raise _checks.value_error(name, wanted, self.per)
 
-    def draw(self, key: jax.Array, rows: Any, spatial: tuple) -> Painted:
+    def draw(self, key: Array, rows: Any, spatial: tuple) -> Painted:
         """Decides where the partner is painted, and how opaquely, for some rows.
 
         `self.pairing` is the pairing of the plan, with everything drawn that is random. Under jit
@@ -106,7 +128,7 @@ class Mixer:
         raise NotImplementedError(f"{type(self).__name__} must define draw(key, rows, spatial)")
 
     def plan(
-        self, key: jax.Array, shape: tuple[int, ...], *, channel_axis: ChannelAxis = "auto"
+        self, key: Array, shape: tuple[int, ...], *, channel_axis: ChannelAxis = "auto"
     ) -> Plan:
         """Draws everything that mixing one batch needs.
 
@@ -134,22 +156,22 @@ class Mixer:
 
     @overload
     def __call__(
-        self, key: jax.Array, images: ArrayLike, labels: None = None, **options: Unpack[CallOptions]
-    ) -> jax.Array: ...
+        self, key: Array, images: ArrayLike, labels: None = None, **options: Unpack[CallOptions]
+    ) -> Array: ...
     @overload
     def __call__(
-        self, key: jax.Array, images: ArrayLike, labels: ArrayLike, **options: Unpack[CallOptions]
-    ) -> tuple[jax.Array, jax.Array]: ...
+        self, key: Array, images: ArrayLike, labels: ArrayLike, **options: Unpack[CallOptions]
+    ) -> tuple[Array, Array]: ...
     def __call__(
         self,
-        key: jax.Array,
+        key: Array,
         images: ArrayLike,
         labels: ArrayLike | None = None,
         *,
         num_classes: int | None = None,
         smoothing: ArrayLike = 0.0,
         channel_axis: ChannelAxis = "auto",
-    ) -> jax.Array | tuple[jax.Array, jax.Array]:
+    ) -> Array | tuple[Array, Array]:
         """Draws a plan, mixes the images, and mixes the labels.
 
         Axis 0 is the batch. Under `jax.vmap` over single images it would be the rows of pixels, so
@@ -183,26 +205,13 @@ class Mixer:
         smoothing = _labels.checked_smoothing(where, smoothing, labels)
         return _mix(self, key, images, labels, num_classes, smoothing, channel_axis)
 
-    def __repr__(self) -> str:
-        """The call that makes this mixer, without what is so by default."""
-        given = []
-        for field in sorted(dataclasses.fields(self), key=lambda field: bool(field.kw_only)):
-            name, value, default = field.name, getattr(self, field.name), field.default
-            if name == "pairing" and isinstance(default, str):
-                default = _pairing.resolve(name, default)
-            changed = type(value) is not type(default) or shown(value) != shown(default)
-            arrays = any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(value))
-            if field.init and (changed or arrays):
-                given.append(f"{name}={shown(value)}")
-        return f"{type(self).__name__}({', '.join(given)})"
-
     def _set(self, name: str, value: Any) -> None:
         """Sets a field of this frozen dataclass, at construction."""
         object.__setattr__(self, name, value)
 
     def _fields_of_rows(self) -> list[str]:
         """The fields that hold the content of each row."""
-        names = [field.name for field in dataclasses.fields(self) if field.metadata.get("rows")]
+        names = [field.name for field in type(self)._fields if field.metadata.get("rows")]
         return [name for name in names if getattr(self, name) is not None]
 
     @property
@@ -252,7 +261,7 @@ def _plan(mixer, where, key, shape, channel_axis) -> Plan:
     return assemble(pairing, region, opacity, batch, spatial)
 
 
-def draw_rows(mixer: Mixer, key: jax.Array, batch: Any, spatial: tuple) -> Painted:
+def draw_rows(mixer: Mixer, key: Array, batch: Any, spatial: tuple) -> Painted:
     """What a mixer draws, checked, and copied to each row of the batch."""
     per, where = mixer._drawn_per, f"{type(mixer).__name__}.draw"
     for name in mixer._fields_of_rows():
@@ -356,7 +365,6 @@ class CutMix(Mixer):
     grid: int | Sequence[int] = dataclasses.field(default=1, kw_only=True, metadata=STATIC)
 
     def __post_init__(self):
-        super().__post_init__()
         self._set("alpha", _checks.alpha("CutMix", self.alpha))
         _checks.choice("CutMix", "box", self.box, _region.BOX_LAWS)
         self._set("grid", _checks.counts("CutMix", "grid", self.grid, 1))
@@ -366,6 +374,7 @@ class CutMix(Mixer):
             self._set("minmax", _region.minmax("CutMix", self.minmax))
         if self.minmax is not None and self.box != "paper":
             raise _checks.value_error("CutMix", "minmax and box are mutually exclusive", self.box)
+        super().__post_init__()
 
     def draw(self, key, rows, spatial) -> Painted:
         """A box for each row, opaque."""
@@ -413,10 +422,10 @@ class MixUp(Mixer):
     fold: bool = dataclasses.field(default=False, kw_only=True, metadata=STATIC)
 
     def __post_init__(self):
-        super().__post_init__()
         self._set("alpha", _checks.alpha("MixUp", self.alpha))
         if not isinstance(self.fold, bool):
             raise _checks.type_error("MixUp", "fold must be True or False", self.fold)
+        super().__post_init__()
 
     def draw(self, key, rows, spatial) -> Painted:
         """The partner everywhere, at a random opacity."""
@@ -429,10 +438,31 @@ def _normal(value: Any) -> Any:
     """A field's value in the form in which it can be hashed and printed."""
     if isinstance(value, np.generic):
         return value.item()
-    return tuple(value) if isinstance(value, list) else value
+    return _checks.sequence(value, arrays=False)
+
+
+def _check_leaves(where: str, name: str, value: Any) -> None:
+    """Raises unless JAX can take what a field holds as leaves."""
+    for leaf in jax.tree.leaves(value):
+        if not isinstance(leaf, int | float | complex) and _checks.shape_of(leaf) is None:
+            wanted = f"the field {name} must hold numbers or arrays"
+            remedy = 'a mode is a field of dataclasses.field(metadata={"static": True})'
+            raise _checks.type_error(where, wanted, leaf, remedy)
+        _checks.of_jax(where, name, leaf)
+
+
+def check_mixers(where: str, mixers: Any) -> tuple[Mixer, ...]:
+    """A sequence of mixers, as a tuple."""
+    mixers = _checks.sequence(mixers, arrays=False)
+    if not isinstance(mixers, tuple):
+        raise _checks.type_error(where, "mixers must be a sequence of mixers", mixers)
+    for mixer in mixers:
+        check_mixer(where, "each of mixers", mixer)
+    return mixers
 
 
 def check_mixer(where: str, argument: str, value: Any) -> None:
     """Raises unless it is a mixer."""
     if not isinstance(value, Mixer):
-        raise _checks.type_error(where, f"{argument} must be a mixer such as CutMix()", value)
+        wanted = f"{argument} must be a mixer such as CutMix()"
+        raise _checks.type_error(where, wanted, value, _checks.parentheses(value))

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxmix import _checks, _sharding
@@ -27,22 +27,22 @@ class Pairing:
     mutual = False  # Whether the partner of a row's partner is the row.
     random = False  # Whether something is still to be drawn.
 
-    def drawn(self, key: jax.Array, batch: Any) -> "Pairing":
+    def drawn(self, key: Array, batch: Any) -> "Pairing":
         """This pairing for a batch of that size, with everything drawn that is `random`."""
         return self
 
     def check(self, where: str, batch: Any) -> None:
         """Raises if a batch of that size cannot be paired so."""
 
-    def take(self, x: ArrayLike) -> jax.Array:
+    def take(self, x: ArrayLike) -> Array:
         """The partner's row for each row of `x`, along axis 0."""
         raise NotImplementedError
 
-    def partner(self, batch: Any) -> jax.Array:
+    def partner(self, batch: Any) -> Array:
         """int32[batch]: the partner of each row, computed from its number, with nothing sent."""
         raise NotImplementedError
 
-    def own(self, batch: Any) -> jax.Array | None:
+    def own(self, batch: Any) -> Array | None:
         """bool[batch]: the rows that are their own partners; None if no row can be."""
         return self.partner(batch) == lax.iota(jnp.int32, batch)
 
@@ -61,7 +61,7 @@ class PairingField(Protocol):
     def __set__(self, instance: Any, value: Pairing | PairingName) -> None: ...
 
 
-def _fastest(pairing: Pairing, x: jax.Array, split: Callable, padded: Callable) -> jax.Array:
+def _fastest(pairing: Pairing, x: Array, split: Callable, padded: Callable) -> Array:
     """The partner's row of each row of `x`, in one of three forms that all give the same bits.
 
     CPUs and GPUs read a row and its neighbour once if whole rows are gathered, a loop that fuses
@@ -78,12 +78,12 @@ def _fastest(pairing: Pairing, x: jax.Array, split: Callable, padded: Callable) 
     return lax.platform_dependent(x, tpu=padded, default=rows)
 
 
-def _shifted(x: jax.Array, shift: int) -> jax.Array:
+def _shifted(x: Array, shift: int) -> Array:
     """The rows moved by a static shift, down the batch if it is positive; zeros come in."""
     return lax.pad(x, jnp.zeros((), x.dtype), [(shift, -shift, 0), *[(0, 0, 0)] * (x.ndim - 1)])
 
 
-def _rows(which: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
+def _rows(which: Array, yes: Array, no: Array) -> Array:
     """Chooses whole rows, which an Explicit mesh may split along other axes."""
     return jnp.where(_sharding.spread_like(no, lax.expand_dims(which, range(1, no.ndim))), yes, no)
 
@@ -110,16 +110,16 @@ class Swap(Pairing):
 
     mutual = True
 
-    def partner(self, batch: Any) -> jax.Array:
+    def partner(self, batch: Any) -> Array:
         return jnp.minimum(lax.iota(jnp.int32, batch) ^ 1, batch - 1)
 
-    def own(self, batch: Any) -> jax.Array | None:
+    def own(self, batch: Any) -> Array | None:
         return None if isinstance(batch, int) and batch % 2 == 0 else super().own(batch)
 
     def within(self, start: int, stop: int, batch: int) -> Pairing | None:
         return None if start % 2 or (stop % 2 and stop < batch) else self
 
-    def take(self, x: ArrayLike) -> jax.Array:
+    def take(self, x: ArrayLike) -> Array:
         x = jnp.asarray(x)
         batch, parts = x.shape[0], _sharding.parts(x)
         # As many groups of whole pairs as there are devices, or nearly: they exchange nothing.
@@ -129,7 +129,7 @@ class Swap(Pairing):
         split = Flip(groups=batch // 2).take if groups == parts > 1 else padded
         return _fastest(self, x, split, padded)
 
-    def _padded(self, x: jax.Array, groups: int) -> jax.Array:
+    def _padded(self, x: Array, groups: int) -> Array:
         if groups > 1:
             grouped = x.reshape(groups, x.shape[0] // groups, *x.shape[1:])
             return jax.vmap(lambda x: self._padded(x, 1))(grouped).reshape(x.shape)
@@ -168,14 +168,14 @@ class Flip(Pairing):
             wanted = "the batch size must be a multiple of the groups of the pairing"
             raise ValueError(f"{where}: {wanted}, got {batch} rows for {self!r}")
 
-    def partner(self, batch: Any) -> jax.Array:
+    def partner(self, batch: Any) -> Array:
         row = lax.iota(jnp.int32, batch)
         if self.groups == 1:
             return batch - 1 - row
         size = batch // self.groups
         return row // size * (2 * size) + size - 1 - row
 
-    def own(self, batch: Any) -> jax.Array | None:
+    def own(self, batch: Any) -> Array | None:
         even = isinstance(batch, int) and batch // self.groups % 2 == 0
         return None if even else super().own(batch)
 
@@ -184,13 +184,13 @@ class Flip(Pairing):
         whole = start % size == stop % size == 0
         return Flip(groups=max((stop - start) // size, 1)) if whole else None
 
-    def take(self, x: ArrayLike) -> jax.Array:
+    def take(self, x: ArrayLike) -> Array:
         if self.groups == 1:
             return jnp.flip(x, 0)
         self.check("Flip.take", jnp.shape(x)[0])
         return _sharding.keep_sharding(self._take_grouped, jnp.asarray(x))
 
-    def _take_grouped(self, x: jax.Array) -> jax.Array:
+    def _take_grouped(self, x: Array) -> Array:
         groups = x.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
         return jnp.flip(groups, 1).reshape(x.shape)
 
@@ -218,17 +218,17 @@ class Roll(Pairing):
         shift = _checks.count("Roll", "shift", self.shift, None)
         object.__setattr__(self, "shift", shift)
 
-    def partner(self, batch: Any) -> jax.Array:
+    def partner(self, batch: Any) -> Array:
         return (lax.iota(jnp.int32, batch) - self._reduced(batch)) % batch
 
-    def own(self, batch: Any) -> jax.Array | None:
+    def own(self, batch: Any) -> Array | None:
         moved = isinstance(batch, int) and self._reduced(batch) != 0
         return None if moved else super().own(batch)
 
     def within(self, start: int, stop: int, batch: int) -> Pairing | None:
         return self if self.shift == 0 else super().within(start, stop, batch)
 
-    def take(self, x: ArrayLike) -> jax.Array:
+    def take(self, x: ArrayLike) -> Array:
         x = jnp.asarray(x)
         batch, whole = x.shape[0], _sharding.parts(x) == 1
         shift = self._reduced(batch)
@@ -269,12 +269,13 @@ class Permutation(Pairing):
         [2 0 1]
     """
 
-    index: jax.Array | np.ndarray | None = None
+    index: Array | np.ndarray | None = None
 
     def __post_init__(self):
         if self.index is None:
             return
-        index = np.asarray(self.index) if isinstance(self.index, list | tuple) else self.index
+        index = _checks.sequence(self.index, arrays=False)
+        index = np.asarray(index) if isinstance(index, tuple) else index
         index = _checks.array("Permutation", "index", index)
         if index.ndim != 1 or not jnp.issubdtype(index.dtype, jnp.integer):
             wanted = "index must be int[B], the partner of each row"
@@ -289,7 +290,7 @@ class Permutation(Pairing):
         """Whether the cycle is still to be drawn."""
         return self.index is None
 
-    def drawn(self, key: jax.Array, batch: Any) -> "Permutation":
+    def drawn(self, key: Array, batch: Any) -> "Permutation":
         order = jnp.argsort(jax.random.bits(key, (batch,), jnp.uint32)).astype(jnp.int32)
         following = order[(lax.iota(jnp.int32, batch) + 1) % batch]
         return Permutation(jnp.zeros_like(order).at[order].set(following, unique_indices=True))
@@ -298,13 +299,13 @@ class Permutation(Pairing):
         if self.index is not None:
             _checks.batch(where, "the index of Permutation", self.index, batch, "the images")
 
-    def partner(self, batch: Any) -> jax.Array:
+    def partner(self, batch: Any) -> Array:
         return self._known_index().astype(jnp.int32)
 
-    def take(self, x: ArrayLike) -> jax.Array:
+    def take(self, x: ArrayLike) -> Array:
         return _sharding.rows_at(jnp.asarray(x), self._known_index())
 
-    def _known_index(self) -> jax.Array:
+    def _known_index(self) -> Array:
         """The index, which must be drawn by now."""
         if self.index is None:
             remedy = "mixer.plan draws one, Permutation(index) replays a given one"
@@ -354,14 +355,14 @@ class Neighbour(Pairing):
         """Whether `local` is still to be drawn."""
         return self.local.random
 
-    def drawn(self, key: jax.Array, batch: Any) -> "Neighbour":
+    def drawn(self, key: Array, batch: Any) -> "Neighbour":
         return Neighbour(self.axis_name, self.local.drawn(key, batch))
 
     def check(self, where: str, batch: Any) -> None:
         self._axis_size(where)
         self.local.check(where, batch)
 
-    def partner(self, batch: Any) -> jax.Array:
+    def partner(self, batch: Any) -> Array:
         """int32[batch]: the partner of each row, by its number on the next device."""
         return self.local.partner(batch)
 
@@ -372,7 +373,7 @@ class Neighbour(Pairing):
         local = self.local.within(start, stop, batch)
         return None if local is None else Neighbour(self.axis_name, local)
 
-    def take(self, x: ArrayLike) -> jax.Array:
+    def take(self, x: ArrayLike) -> Array:
         size = self._axis_size("Neighbour.take")
         # Sent before `local` picks: a cycle that this device drew is over the rows it receives.
         sent = [((device + 1) % size, device) for device in range(size)]
@@ -429,14 +430,19 @@ def resolve(where: str, pairing: Any, argument: str = "pairing") -> Pairing:
     if not isinstance(pairing, Pairing):
         names = ", ".join(map(repr, PAIRINGS))
         wanted = f"{argument} must be a pairing such as Flip(), or one of {names}"
-        raise _checks.type_error(where, wanted, pairing)
+        raise _checks.type_error(where, wanted, pairing, _checks.parentheses(pairing))
     return pairing
 
 
 def same(one: Pairing, other: Pairing) -> bool:
     """Whether two pairings have the same type, settings and index."""
-    alike = jax.tree.structure(one) == jax.tree.structure(other)
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=False)
-    with contextlib.suppress(jax.errors.TracerArrayConversionError):
-        return alike and all(a is b or np.array_equal(a, b) for a, b in pairs)
-    return False
+    if jax.tree.structure(one) != jax.tree.structure(other):
+        return False
+    return all(map(_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two leaves are equal, as far as can be known of values that are traced."""
+    if isinstance(one, jax.core.Tracer) or isinstance(other, jax.core.Tracer):
+        return np.shape(one) == np.shape(other)
+    return np.array_equal(one, other)

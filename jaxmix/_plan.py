@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxmix import _checks, _composite, _labels, _pairing, _region, _sharding
@@ -49,8 +49,8 @@ class Plan:
 
     pairing: Pairing
     region: Region
-    opacity: jax.Array | None
-    lam: jax.Array
+    opacity: Array | None
+    lam: Array
     spatial: tuple[int, ...] | None = dataclasses.field(metadata=STATIC)
     batch: int = dataclasses.field(metadata=STATIC)
 
@@ -100,17 +100,17 @@ class Plan:
         _checks.channel(where, shape, channel_axis, region=False)
         spatial = () if region is None else _checks.canvas(where, shape, channel_axis)
         region = _region.checked(where, region, batch, spatial)
-        if getattr(opacity, "shape", ()) == () and opacity is not None:
+        if opacity is not None and not _checks.shape_of(opacity):
             opacity = jnp.broadcast_to(_checks.fraction(where, "opacity", opacity), (batch,))
         opacity = _region.checked_opacity(where, opacity, batch)
         return assemble(pairing, region, opacity, batch, spatial)
 
     @property
-    def partner(self) -> jax.Array:
+    def partner(self) -> Array:
         """int32[B]: the row that is painted onto each row."""
         return self.pairing.partner(self._size("Plan.partner"))
 
-    def weights(self, shape: tuple[int, ...], *, channel_axis: ChannelAxis = "auto") -> jax.Array:
+    def weights(self, shape: tuple[int, ...], *, channel_axis: ChannelAxis = "auto") -> Array:
         """The original's share of each pixel; `lam` is its mean.
 
         Args:
@@ -141,7 +141,7 @@ class Plan:
         *,
         channel_axis: ChannelAxis = "auto",
         donors: ArrayLike | None = None,
-    ) -> jax.Array:
+    ) -> Array:
         """Paints each row's partner over it.
 
         Opaque pixels are copied bit for bit. Others are blended in float32 (float64 for float64),
@@ -172,6 +172,8 @@ class Plan:
         where = "Plan.images"
         images, donors = self._both(where, "images", images, donors, like=True)
         channel = self._channel(where, images.shape, channel_axis)
+        if donors is None and self.pairing == _pairing.SAME_ROW:
+            return images
         if images.dtype == jnp.bool_ and blends(self.region, self.opacity):
             remedy = "cast them to a number type, or use an opaque mixer such as CutMix"
             raise _checks.type_error(where, "images that are blended are numbers", images, remedy)
@@ -184,7 +186,7 @@ class Plan:
         num_classes: int | None = None,
         smoothing: ArrayLike = 0.0,
         donors: ArrayLike | None = None,
-    ) -> jax.Array:
+    ) -> Array:
         """Averages each row's label with its partner's, weighted by their shares of the image.
 
         A batch with several heads takes one call for each. Labels of frames [B, T, K], under a cut
@@ -227,7 +229,7 @@ class Plan:
         smoothing = _labels.checked_smoothing(where, smoothing, labels)
         return _mixed_labels(self, labels, donors, smoothing, num_classes)
 
-    def maps(self, maps: ArrayLike, *, donors: ArrayLike | None = None) -> jax.Array:
+    def maps(self, maps: ArrayLike, *, donors: ArrayLike | None = None) -> Array:
         """Gives each pixel the class of the image with the larger share there.
 
         Classes are never blended. On a tie the original's class stays.
@@ -263,13 +265,8 @@ class Plan:
         return _composite.choose(maps, partners, self.region, self.opacity)
 
     def loss(
-        self,
-        loss_fn: Callable[[Any, Any], jax.Array],
-        outputs: Any,
-        labels: ArrayLike,
-        *,
-        donors: ArrayLike | None = None,
-    ) -> jax.Array:
+        self, loss_fn: Callable[[Any, Any], Array], outputs: Any, labels: Any, *, donors: Any = None
+    ) -> Array:
         """The mixed loss of each row, without a dense label array.
 
         `lam * loss_fn(outputs, labels) + (1 - lam) * loss_fn(outputs, partner's labels)`, which
@@ -281,14 +278,16 @@ class Plan:
             loss_fn: a per-example loss, `(outputs, labels) -> [B]`, such as
                 `optax.softmax_cross_entropy_with_integer_labels`.
             outputs: the outputs of the network, passed on to `loss_fn`.
-            labels: [B, ...], passed on to `loss_fn`. A negative class id int[B] contributes zero.
+            labels: [B, ...], or a pytree of such arrays, passed on to `loss_fn`: token ids with
+                their lengths, the labels of several heads. Negative class ids int[B] contribute
+                zero; nothing in a pytree is ignored.
             donors: the labels of another batch, to take the partners' from.
 
         Returns:
             [B], at least float32.
 
         Raises:
-            TypeError: if `labels` is not an array.
+            TypeError: if `labels` are not arrays.
             ValueError: if `loss_fn` does not return [B], or `labels` have another batch size.
 
         Example:
@@ -299,14 +298,21 @@ class Plan:
             (4,)
         """
         where = "Plan.loss"
-        labels, donors = self._both(where, "labels", labels, donors)
-        own = self._loss_of(loss_fn, outputs, labels)
-        others = self._loss_of(loss_fn, outputs, self._partners(labels, donors))
+        leaves, tree = jax.tree.flatten(labels)
+        given = [None] * len(leaves) if donors is None else jax.tree.leaves(donors)
+        if not leaves or (donors is not None and jax.tree.structure(donors) != tree):
+            wanted = "labels must be arrays, and donors of the same structure"
+            raise _checks.type_error(where, wanted, (labels, donors))
+        pairs = [self._both(where, "labels", *pair) for pair in zip(leaves, given, strict=True)]
+        own, others = (
+            self._loss_of(loss_fn, outputs, tree.unflatten(each))
+            for each in ([label for label, _ in pairs], [self._partners(*pair) for pair in pairs])
+        )
         return mix(self._label_share(donors), own, others)
 
     def accuracy(
         self, logits: ArrayLike, labels: ArrayLike, *, donors: ArrayLike | None = None
-    ) -> jax.Array:
+    ) -> Array:
         """Accuracy weighted by the mixed label: the weight of the top class in each row's label.
 
         Args:
@@ -444,7 +450,8 @@ class Plan:
         if region is None:
             raise ValueError(
                 f"{where}: the region was made for extents {self.spatial} and need not fit pixels "
-                f"of {spatial}; draw boxes by CutMix(grid=n), or make a plan of each by Plan.of"
+                f"of {spatial}; draw boxes by CutMix(grid=n), make a plan of each by Plan.of, or "
+                "make symbolic extents static"
             )
         return Plan(self.pairing, region, self.opacity, self.lam, spatial, self.batch)
 
@@ -466,11 +473,12 @@ class Plan:
             raise ValueError(
                 f"{where}: the plan was made for a batch of {self.batch}, but its lam is "
                 f"{_checks.describe(self.lam)}, as it was split or stacked since; draw a plan "
-                "inside of jax.shard_map, take a slice as plan[i:j], map over several by jax.vmap"
+                "inside of jax.shard_map, take a slice as plan[i:j], map over several by jax.vmap; "
+                "across jax.export the batch must be static"
             )
         return self.batch
 
-    def _batch(self, where: str, argument: str, value: Any, check=_checks.array) -> jax.Array:
+    def _batch(self, where: str, argument: str, value: Any, check=_checks.array) -> Array:
         """An array with the batch size of this plan."""
         value = check(where, argument, value)
         _checks.batch(where, argument, value, self._size(where), "the plan")
@@ -514,22 +522,23 @@ class Plan:
             raise ValueError(f"{where}: {found}={channel_axis!r}{ways if fitting else ''}")
         return fitting[0]
 
-    def _partners(self, own: jax.Array, donors: jax.Array | None) -> jax.Array:
+    def _partners(self, own: Array, donors: Array | None) -> Array:
         """The partner's row of each row."""
         return self.pairing.take(own if donors is None else donors)
 
-    def _unpaired(self, donors: jax.Array | None) -> jax.Array | None:
+    def _unpaired(self, donors: Array | None) -> Array | None:
         """bool[B]: the rows that have only themselves to be mixed with; None if there are none."""
         return None if donors is not None else self.pairing.own(self.batch)
 
-    def _label_share(self, donors: jax.Array | None) -> jax.Array:
+    def _label_share(self, donors: Array | None) -> Array:
         """float32[B]: the original's share of each row's label."""
         unpaired = self._unpaired(donors)
         return self.lam if unpaired is None else jnp.where(unpaired, 1.0, self.lam)
 
-    def _loss_of(self, loss_fn: Callable, outputs: Any, labels: jax.Array) -> jax.Array:
+    def _loss_of(self, loss_fn: Callable, outputs: Any, labels: Any) -> Array:
         """[B]: the loss against one set of labels, zero for ignored class ids."""
-        ids = labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.signedinteger)
+        array = isinstance(labels, Array) and labels.ndim == 1
+        ids = array and jnp.issubdtype(labels.dtype, jnp.signedinteger)
         ignored = labels < 0 if ids else None
         known = labels if ignored is None else jnp.where(ignored, jnp.zeros_like(labels), labels)
         loss = jnp.asarray(loss_fn(outputs, known))
@@ -540,7 +549,7 @@ class Plan:
         return loss if ignored is None else jnp.where(ignored, jnp.zeros_like(loss), loss)
 
 
-def _flags(where: str, argument: str, value: Any) -> jax.Array | np.ndarray:
+def _flags(where: str, argument: str, value: Any) -> Array | np.ndarray:
     """bool[B]."""
     value = _checks.array(where, argument, value)
     if value.dtype != jnp.bool_:

@@ -9,11 +9,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
 
 from jaxmix import _checks, _pairing, _region
 from jaxmix._beta import float32, uniforms
-from jaxmix._mixers import Mixer, check_mixer, draw_rows, for_each_row, number_of_draws
+from jaxmix._mixers import (
+    Mixer,
+    check_mixer,
+    check_mixers,
+    draw_rows,
+    for_each_row,
+    number_of_draws,
+)
 from jaxmix._pairing import PairingField
 from jaxmix._region import Box, Mask, Painted, where_rows
 
@@ -23,10 +31,9 @@ class _Policy(Mixer):
 
     pairing: PairingField = dataclasses.field(init=False)
 
-    def _take_pairing(self, argument, mixers):
-        """Checks the mixers and takes their pairing; comes before the checks of the base class."""
+    def _take_pairing(self, mixers):
+        """Takes the pairing of the mixers; comes before the checks of the base class."""
         for mixer in mixers:
-            check_mixer(type(self).__name__, argument, mixer)
             if not _pairing.same(mixers[0].pairing, mixer.pairing):
                 raise ValueError(
                     f"{type(self).__name__}: mixers must agree on the pairing, which a plan draws "
@@ -70,14 +77,13 @@ class RandomChoice(_Policy):
     """
 
     mixers: Sequence[Mixer]
-    probs: Sequence[ArrayLike] | jax.Array | np.ndarray | None = None
+    probs: Sequence[ArrayLike] | Array | np.ndarray | None = None
 
     def __post_init__(self):
-        if not isinstance(self.mixers, tuple | list):
-            raise _checks.type_error("RandomChoice", "mixers must be a sequence", self.mixers)
-        if not self.mixers:
-            raise _checks.value_error("RandomChoice", "mixers must not be empty", self.mixers)
-        self._take_pairing("each of mixers", self.mixers)
+        mixers = check_mixers("RandomChoice", self.mixers)
+        if not mixers:
+            raise _checks.value_error("RandomChoice", "mixers must not be empty", mixers)
+        self._take_pairing(mixers)
         if self.probs is not None:
             self._set("probs", _probs("RandomChoice", self.probs, len(self.mixers)))
         super().__post_init__()
@@ -131,7 +137,8 @@ class RandomApply(_Policy):
     prob: ArrayLike = 0.5
 
     def __post_init__(self):
-        self._take_pairing("mixer", (self.mixer,))
+        check_mixer("RandomApply", "mixer", self.mixer)
+        self._take_pairing((self.mixer,))
         self._set("prob", _checks.fraction("RandomApply", "prob", self.prob))
         super().__post_init__()
 
@@ -144,12 +151,12 @@ class RandomApply(_Policy):
 
 def _probs(where: str, value: Any, count: int) -> Any:
     """Weights of `count` alternatives: a tuple of scalars, or an array of shape [count]."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    listed = isinstance(value, tuple | list)
-    if not (listed or hasattr(value, "shape")):
+    value = _checks.sequence(value)
+    listed = isinstance(value, tuple)
+    shape = (len(value),) if listed else _checks.shape_of(value)
+    if shape is None:
         raise _checks.type_error(where, "probs must be a sequence of numbers", value)
-    if ((len(value),) if listed else value.shape) != (count,):
+    if shape != (count,):
         wanted = f"probs must have one number for each of the {count} mixers"
         raise _checks.value_error(where, wanted, value)
     if not listed:

@@ -1,15 +1,21 @@
 """Frozen dataclasses that are pytrees."""
 
+import ast
+import collections
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
+from jax import Array, export
 
 T = TypeVar("T")
 
 STATIC = {"static": True}
+
+_definitions = collections.Counter[str]()  # Of each name, as a cell of a notebook can run again.
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -18,14 +24,13 @@ def pytree(**options: bool) -> Callable[[type[T]], type[T]]:
 
     Fields are children, except those with `metadata=STATIC`. Unflattening bypasses the constructor
     (`jax.tree_util.register_dataclass` calls it), so that the placeholders which JAX puts into
-    pytrees never meet a check.
+    pytrees never meet a check. `jax.export` serialises the static fields as literals.
     """
 
     def register(cls: Any) -> Any:
         cls = dataclasses.dataclass(frozen=True, repr=False, **options)(cls)
-        if cls.__repr__ is object.__repr__:
-            cls.__repr__ = _call
-        fields = dataclasses.fields(cls)
+        cls.__repr__ = _call if cls.__repr__ is object.__repr__ else cls.__repr__
+        cls._fields = fields = dataclasses.fields(cls)
         static = [field.name for field in fields if field.metadata.get("static")]
         children = [field.name for field in fields if field.name not in static]
 
@@ -38,10 +43,37 @@ def pytree(**options: bool) -> Callable[[type[T]], type[T]]:
             tree.__dict__.update(zip(children + static, (*leaves, *modes), strict=True))
             return tree
 
+        def serialize(modes):
+            text = repr(modes)
+            with contextlib.suppress(SyntaxError, ValueError):
+                if ast.literal_eval(text) == modes:
+                    return text.encode()
+            raise ValueError(
+                f"{cls.__name__}: static fields cross an exported function's boundary as literals, "
+                f"got {dict(zip(static, modes, strict=True))}; the batch of a plan must be static"
+            )
+
         jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+        name = f"{cls.__module__}.{cls.__qualname__}"
+        _definitions[name] += 1
+        export.register_pytree_node_serialization(
+            cls,
+            serialized_name=f"{name}#{_definitions[name]}",
+            serialize_auxdata=serialize,
+            deserialize_auxdata=lambda text: ast.literal_eval(text.decode()),
+        )
         return cls
 
     return register
+
+
+class Frozen:
+    """Base class of what stays frozen without methods of its own for it."""
+
+    def __setattr__(self, name: str, *value: Any) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    __delattr__ = __setattr__
 
 
 def replaced(tree: T, **values: Any) -> T:
@@ -57,7 +89,7 @@ def shown(value: Any) -> str:
         return "(" + ", ".join(map(shown, value)) + ("," if len(value) == 1 else "") + ")"
     if not (hasattr(type(value), "shape") and hasattr(type(value), "dtype")):
         return repr(value)
-    if value.shape == () and isinstance(value, np.ndarray | np.generic | jax.Array):
+    if value.shape == () and isinstance(value, np.ndarray | np.generic | Array):
         try:
             return repr(np.asarray(value).item())
         except Exception:  # A tracer, a key, an array that was deleted: a repr raises nothing.
@@ -69,7 +101,13 @@ def shown(value: Any) -> str:
 
 
 def _call(self: Any) -> str:
-    """The call that makes a pytree."""
-    names = [field.name for field in dataclasses.fields(self) if field.init]
-    given = ", ".join(f"{name}={shown(getattr(self, name))}" for name in names)
-    return f"{type(self).__name__}({given})"
+    """The call that makes a pytree, without what is so by default."""
+    given = []
+    for field in sorted(type(self)._fields, key=lambda field: bool(field.kw_only)):
+        value, default = getattr(self, field.name), field.default
+        arrays = any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(value))
+        usual = type(value) is type(default) and shown(value) == shown(default)
+        usual = usual or shown(value).lower() == f"{default}()"  # A pairing, given by its name.
+        if field.init and (arrays or not usual):
+            given.append(f"{field.name}={shown(value)}")
+    return f"{type(self).__name__}({', '.join(given)})"

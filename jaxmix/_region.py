@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
 from jaxmix import _checks
 from jaxmix._pytree import STATIC, pytree
@@ -39,8 +39,8 @@ class Box:
         [0.5]
     """
 
-    start: jax.Array | np.ndarray
-    stop: jax.Array | np.ndarray
+    start: Array | np.ndarray
+    stop: Array | np.ndarray
     grid: Any = dataclasses.field(default=1, metadata=STATIC)  # An int, or one for each axis.
 
 
@@ -58,15 +58,15 @@ class Mask:
         [0.75]
     """
 
-    painted: jax.Array | np.ndarray
+    painted: Array | np.ndarray
 
 
 Region = Box | Mask | None
-Painted = tuple[Region, jax.Array | None]  # With an opacity for each row; None is opaque.
+Painted = tuple[Region, Array | None]  # With an opacity for each row; None is opaque.
 
 
 def box_of_area(
-    area: jax.Array, places: jax.Array, law: BoxLaw, spatial: tuple, axes: tuple, grid: tuple
+    area: Array, places: Array, law: BoxLaw, spatial: tuple, axes: tuple, grid: tuple
 ) -> Box:
     """The box of each row, not yet clipped to the image, that covers a fraction of its area.
 
@@ -92,7 +92,7 @@ def box_of_area(
 
 
 def box_between(
-    minmax: Sequence, sides: jax.Array, places: jax.Array, spatial: tuple, axes: tuple, grid: tuple
+    minmax: Sequence, sides: Array, places: Array, spatial: tuple, axes: tuple, grid: tuple
 ) -> Box:
     """The same, of sides between two fractions of the extents: `sides` are uniform, too."""
     extents = _cells_along(spatial, axes, grid)
@@ -101,13 +101,13 @@ def box_between(
     return _in_pixels(_contained(sides, places, extents), sides, spatial, axes, grid)
 
 
-def _cells_along(spatial: tuple, axes: tuple, grid: tuple) -> jax.Array:
+def _cells_along(spatial: tuple, axes: tuple, grid: tuple) -> Array:
     """float32[1, n]: the number of cells along each of some axes."""
     counts = [spatial[axis] // side for axis, side in zip(axes, grid, strict=True)]
     return jnp.array([counts]).astype(jnp.float32)
 
 
-def _in_pixels(box: Box, sides: jax.Array, spatial: tuple, axes: tuple, grid: tuple) -> Box:
+def _in_pixels(box: Box, sides: Array, spatial: tuple, axes: tuple, grid: tuple) -> Box:
     """A box over some axes, in cells, as one over all of them, in pixels; lost if a side is NaN."""
     if any(side > 1 for side in grid):
         pixels = jnp.array([grid], jnp.int32)
@@ -119,11 +119,11 @@ def _in_pixels(box: Box, sides: jax.Array, spatial: tuple, axes: tuple, grid: tu
     whole, columns = full_box(box.start.shape[0], spatial), jnp.array(axes)
     start = jnp.asarray(whole.start).at[:, columns].set(box.start)
     stop = jnp.asarray(whole.stop).at[:, columns].set(box.stop)
-    grid = tuple(grid[axes.index(a)] if a in axes else n for a, n in enumerate(spatial))
-    return Box(start, stop, grid)
+    sides = tuple(grid[axes.index(a)] if a in axes else n for a, n in enumerate(whole.grid))
+    return Box(start, stop, sides)
 
 
-def _centred(sides: jax.Array, uniforms: jax.Array, extents: jax.Array, keep_odd: bool) -> Box:
+def _centred(sides: Array, uniforms: Array, extents: Array, keep_odd: bool) -> Box:
     """Boxes around a uniform centre pixel, reaching over the border for the caller to clip."""
     sides = sides.astype(jnp.int32)
     centre = jnp.floor(uniforms * extents).astype(jnp.int32)
@@ -131,7 +131,7 @@ def _centred(sides: jax.Array, uniforms: jax.Array, extents: jax.Array, keep_odd
     return Box(centre - half, centre + (sides - half if keep_odd else half))
 
 
-def _contained(sides: jax.Array, uniforms: jax.Array, extents: jax.Array) -> Box:
+def _contained(sides: Array, uniforms: Array, extents: Array) -> Box:
     """Boxes inside the image, each of their positions equally likely."""
     start = jnp.floor(uniforms * (extents - sides + 1)).astype(jnp.int32)
     return Box(start, start + sides.astype(jnp.int32))
@@ -140,7 +140,8 @@ def _contained(sides: jax.Array, uniforms: jax.Array, extents: jax.Array) -> Box
 def full_box(batch: Any, spatial: tuple) -> Box:
     """The box of the whole image."""
     start = jnp.zeros((batch, len(spatial)), jnp.int32)
-    return Box(start, start + jnp.array([spatial], jnp.int32), spatial)
+    grid = tuple(n if isinstance(n, int) else 1 for n in spatial)  # No edge lies within it.
+    return Box(start, start + jnp.array([spatial], jnp.int32), grid)
 
 
 def on_one_grid(boxes: list[Box]) -> list[Box]:
@@ -168,7 +169,7 @@ def as_mask(region: Box | Mask, spatial: tuple) -> Mask:
     return Mask(jnp.broadcast_to(painted, (batch, *spatial)))
 
 
-def switch_off(region: Region, opacity: jax.Array | None, off: jax.Array) -> Painted:
+def switch_off(region: Region, opacity: Array | None, off: Array) -> Painted:
     """What is painted, but nothing in the rows in which bool[B] `off` holds.
 
     A region is emptied; only without one is the opacity set to 0. So an opaque region stays
@@ -188,7 +189,7 @@ def clip(box: Box, spatial: tuple) -> Box:
     return Box(start, jnp.clip(box.stop, start, extents), box.grid)
 
 
-def settle(region: Box | Mask, spatial: tuple) -> tuple[Box | Mask, jax.Array]:
+def settle(region: Box | Mask, spatial: tuple) -> tuple[Box | Mask, Array]:
     """The region within the image, as a plan holds it, and float32[B], the original's share.
 
     The count of pixels is an exact integer up to 2^24, and so is the share's numerator.
@@ -209,12 +210,12 @@ def settle(region: Box | Mask, spatial: tuple) -> tuple[Box | Mask, jax.Array]:
     return region, jnp.where(lost, jnp.nan, share)
 
 
-def refined(quotient: jax.Array, dividend: jax.Array, divisor: jax.Array) -> jax.Array:
+def refined(quotient: Array, dividend: Array, divisor: Array) -> Array:
     """A quotient that is nearly right, after one step of Newton's method."""
     return quotient + (dividend - quotient * divisor) / divisor
 
 
-def inside(box: Box, shape: tuple, axes: tuple[int, ...], stretch: int = 1) -> jax.Array:
+def inside(box: Box, shape: tuple, axes: tuple[int, ...], stretch: int = 1) -> Array:
     """Whether each element lies in its row's box: bool of the rank of `shape`, 1 along other axes.
 
     A box is separable: one comparison an axis says it all, in any layout, as an index before the
@@ -265,7 +266,7 @@ def checked(where: str, region: Any, batch: Any, spatial: tuple) -> Region:
     return Box(edges[0], edges[1], cells(where, grid, spatial))
 
 
-def checked_opacity(where: str, opacity: Any, batch: Any) -> jax.Array | None:
+def checked_opacity(where: str, opacity: Any, batch: Any) -> Array | None:
     """The opacity of that many rows, in float32."""
     if opacity is None:
         return None
@@ -291,17 +292,18 @@ def limited_axes(where: str, axes: Any, spatial: tuple) -> tuple[int, ...]:
 def cells(where: str, grid: Any, extents: tuple) -> tuple[int, ...]:
     """The side of a cell along each axis, a divisor of its extent."""
     sides = grid if isinstance(grid, tuple) else (grid,) * len(extents)
-    if len(sides) != len(extents) or any(n % side for n, side in zip(extents, sides, strict=True)):
+    if len(sides) != len(extents) or any(n % m != 0 for n, m in zip(extents, sides, strict=True)):
         raise ValueError(
             f"{where}: grid={grid} must divide the extents {extents} that the box limits; resize "
-            "or pad the images, or choose another grid"
+            "or pad the images, choose another grid, or make symbolic extents static"
         )
     return sides
 
 
 def minmax(where: str, value: Any, argument: str = "minmax") -> tuple:
     """The bounds of each side as a fraction of the extent."""
-    if not (isinstance(value, tuple | list) and len(value) == 2):
+    value = _checks.sequence(value)
+    if not (isinstance(value, tuple) and len(value) == 2):
         raise _checks.value_error(where, f"{argument} must be a pair (a, b) of fractions", value)
     low, high = (_checks.fraction(where, f"each of {argument}", bound) for bound in value)
     if isinstance(low, float) and isinstance(high, float) and low > high:
@@ -309,6 +311,6 @@ def minmax(where: str, value: Any, argument: str = "minmax") -> tuple:
     return low, high
 
 
-def where_rows(condition: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
+def where_rows(condition: Array, yes: Array, no: Array) -> Array:
     """Chooses whole rows."""
     return jnp.where(lax.expand_dims(condition, range(1, no.ndim)), yes, no)

@@ -9,23 +9,24 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
-def explicit(x: jax.Array) -> NamedSharding | None:
+def explicit(x: Array) -> NamedSharding | None:
     """The sharding of `x` if its mesh has axes in Explicit mode, else None."""
     sharding = jax.typeof(x).sharding
     types = sharding.mesh.axis_types if isinstance(sharding, NamedSharding) else ()
     return sharding if AxisType.Explicit in types else None
 
 
-def is_split(x: jax.Array, axis: int = 0) -> bool:
+def is_split(x: Array, axis: int = 0) -> bool:
     """Whether an Explicit mesh splits `x` along `axis` or a later one."""
     sharding = explicit(x)
     return sharding is not None and any(name is not None for name in sharding.spec[axis:])
 
 
-def parts(x: jax.Array) -> int:
+def parts(x: Array) -> int:
     """Into how many parts the rows of `x` are split over devices, or may be, where XLA decides."""
     sharding = jax.typeof(x).sharding
     if not isinstance(sharding, NamedSharding) or sharding.mesh.empty:
@@ -36,7 +37,7 @@ def parts(x: jax.Array) -> int:
     return math.prod(n for name, n, kind in axes if kind is AxisType.Auto or name in names)
 
 
-def spread_like(x: jax.Array, values: jax.Array) -> jax.Array:
+def spread_like(x: Array, values: Array) -> Array:
     """`values`, of the rank of `x` and 1 along some axes, split over an Explicit mesh as `x` is."""
     sharding = explicit(x)
     if sharding is None:
@@ -46,7 +47,7 @@ def spread_like(x: jax.Array, values: jax.Array) -> jax.Array:
     return jax.sharding.reshard(values, NamedSharding(sharding.mesh, spec))
 
 
-def with_whole_rows(x: jax.Array) -> jax.Array:
+def with_whole_rows(x: Array) -> Array:
     """An array that an Explicit mesh splits over its rows, as one that it does not."""
     sharding = explicit(x)
     if sharding is None or sharding.spec[0] is None:
@@ -55,7 +56,7 @@ def with_whole_rows(x: jax.Array) -> jax.Array:
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, spec))
 
 
-def keep_sharding(rearrange: Callable[[Any], Any], x: jax.Array) -> Any:
+def keep_sharding(rearrange: Callable[[Any], Any], x: Array) -> Any:
     """`rearrange(x)`, sharded as `x` is: where Explicit meshes refuse it, with Auto axes."""
     sharding = explicit(x)
     if sharding is None:
@@ -65,7 +66,7 @@ def keep_sharding(rearrange: Callable[[Any], Any], x: jax.Array) -> Any:
     return jax.sharding.auto_axes(rearrange, axes=axes, out_sharding=sharding)(x)
 
 
-def rows_at(x: jax.Array, index: jax.Array) -> jax.Array:
+def rows_at(x: Array, index: Array) -> Array:
     """The rows of `x` at an index that is within bounds, split over an Explicit mesh as `x` is."""
     split = any(map(is_split, (x, index)))
     # Where nothing is split, a sharding would be in the way of a gradient in a `jax.shard_map` over
@@ -73,7 +74,7 @@ def rows_at(x: jax.Array, index: jax.Array) -> jax.Array:
     return x.at[index].get(mode="promise_in_bounds", out_sharding=explicit(x) if split else None)
 
 
-def check_alike(where: str, argument: str, like: jax.Array, donors: jax.Array) -> None:
+def check_alike(where: str, argument: str, like: Array, donors: Array) -> None:
     """Raises unless donors are split over an Explicit mesh as what they are mixed with is."""
     specs = [(*s.spec,) if (s := explicit(x)) else (None,) * x.ndim for x in (like, donors)]
     if any(one != other for one, other in zip(*specs, strict=False)):

@@ -13,10 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
 
 from jaxmix import _checks, _labels, _region
-from jaxmix._mixers import Mixer, check_mixer
+from jaxmix._mixers import Mixer, check_mixers
 from jaxmix._plan import Plan
 
 OUTLINE = "#ff2d78"
@@ -74,7 +75,7 @@ def show(
     return figure
 
 
-def gallery(images: ArrayLike, mixers: Sequence[Mixer], key: jax.Array) -> Any:
+def gallery(images: ArrayLike, mixers: Sequence[Mixer], key: Array) -> Any:
     """Compares several mixers on one batch: a row for each, with the originals on top.
 
     Args:
@@ -100,10 +101,7 @@ def gallery(images: ArrayLike, mixers: Sequence[Mixer], key: jax.Array) -> Any:
     where = "plot.gallery"
     pictures = _pictures(where, images)
     _checks.key(where, key)
-    if not isinstance(mixers, tuple | list):
-        raise _checks.type_error(where, "mixers must be a sequence of mixers", mixers)
-    for mixer in mixers:
-        check_mixer(where, "each of mixers", mixer)
+    mixers = check_mixers(where, mixers)
     # The channels of a greyscale picture were dropped: all axes are spatial then.
     layout: Any = {"channel_axis": -1 if pictures.ndim == 4 else None}
     batches: list = [(pictures, None)]

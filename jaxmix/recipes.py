@@ -20,7 +20,7 @@ Example:
     >>> import jaxmix
     >>> deit = jaxmix.recipes.timm(mixup_alpha=0.8, cutmix_alpha=1.0)
     >>> type(deit).__name__, deit.per, deit.pairing
-    ('RandomChoice', 'batch', Flip(groups=1))
+    ('RandomChoice', 'batch', Flip())
 
 References:
     [1] Touvron et al. 2020, table 9, https://arxiv.org/abs/2012.12877, and their README_deit.md.
@@ -29,15 +29,17 @@ References:
     [4] Wightman et al. 2021, tables 1 and 2, https://arxiv.org/abs/2110.00476.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from jax.typing import ArrayLike
 
 from jaxmix import _checks, _region
 from jaxmix._mixers import CutMix, Mixer, MixUp, Per
-from jaxmix._pairing import Pairing, PairingName
+from jaxmix._pairing import Pairing, PairingName, Roll
 from jaxmix._policies import RandomApply, RandomChoice
 
+OFF = RandomApply(MixUp(pairing=Roll(0)), prob=0.0)  # With itself as its partner no row is sent.
 TIMM_MODES: dict[str, Per] = {"batch": "batch", "pair": "pair", "elem": "example"}
 
 
@@ -49,6 +51,7 @@ def timm(
     switch_prob: ArrayLike = 0.5,
     mode: Literal["batch", "pair", "elem"] = "batch",
     *,
+    axes: int | Sequence[int] | None = None,
     pairing: Pairing | PairingName | None = None,
 ) -> Mixer:
     """Equivalent of `timm.data.Mixup` in timm 1.0.31, with the same arguments.
@@ -66,15 +69,17 @@ def timm(
         prob: the probability of mixing at all.
         switch_prob: the probability of CutMix, where both are on.
         mode: the granularity: one draw for the "batch", each "pair" of rows, or each "elem".
+        axes: the spatial axes that boxes limit, all by default: (1, 2) for video [B, T, H, W, C].
         pairing: which row is mixed with which; None keeps timm's "flip". "swap" is the fastest.
 
     Returns:
-        The mixer: MixUp, CutMix or a RandomChoice of both, in a RandomApply unless `prob` is 1.
+        The mixer: MixUp, CutMix or a RandomChoice of both, in a RandomApply unless `prob` is 1. If
+        both are off, one that leaves the images as they are, and still encodes and smooths labels.
 
     Raises:
         TypeError: if an argument is not a number, or `pairing` not a pairing.
-        ValueError: if a number is out of range, both alphas are 0, `mode` is not an option, or
-            `mode="pair"` has a pairing that is not mutual.
+        ValueError: if a number is out of range, `mode` is not an option, or `mode="pair"` has a
+            pairing that is not mutual.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmix
@@ -91,21 +96,25 @@ def timm(
     """
     where = "recipes.timm"
     per = TIMM_MODES[_checks.choice(where, "mode", mode, tuple(TIMM_MODES))]
-    options = _options(where, per, pairing, "flip")
+    options = _options(where, per, pairing, "flip", axes)
     prob = _checks.fraction(where, "prob", prob)
     switch_prob = _checks.fraction(where, "switch_prob", switch_prob)
     mixup = _on(where, "mixup_alpha", mixup_alpha, MixUp, **options)
+    options["axes"] = axes
     cutmix = _on(where, "cutmix_alpha", cutmix_alpha, CutMix, box="timm", **options)
     if cutmix_minmax is not None:
-        cutmix = CutMix(minmax=_region.minmax(where, cutmix_minmax, "cutmix_minmax"), **options)
-    mixer = _one_of(where, mixup, cutmix, (1 - switch_prob, switch_prob), per)
-    return mixer if isinstance(prob, float) and prob == 1 else RandomApply(mixer, prob, per=per)
+        bounds = _region.minmax(where, cutmix_minmax, "cutmix_minmax")
+        cutmix = CutMix(minmax=bounds, **options)
+    mixer = _one_of(mixup, cutmix, (1 - switch_prob, switch_prob), per)
+    always = mixer is OFF or (isinstance(prob, float) and prob == 1)
+    return mixer if always else RandomApply(mixer, prob, per=per)
 
 
 def torchvision(
     cutmix_alpha: ArrayLike = 0.0,
     mixup_alpha: ArrayLike = 0.0,
     *,
+    axes: int | Sequence[int] | None = None,
     pairing: Pairing | PairingName | None = None,
 ) -> Mixer:
     """What torchvision's reference training script does: one of the two for each batch.
@@ -113,46 +122,49 @@ def torchvision(
     Args:
         cutmix_alpha: the concentration of CutMix's lambda, 0 for no CutMix.
         mixup_alpha: the concentration of MixUp's lambda, 0 for no MixUp.
+        axes: the spatial axes that boxes limit, all by default: (1, 2) for video [B, T, H, W, C].
         pairing: which row is mixed with which; None keeps torchvision's "roll". "swap" is the
             fastest.
 
     Returns:
-        The mixer: CutMix, MixUp or a RandomChoice of both, drawn per batch.
+        The mixer: CutMix, MixUp or a RandomChoice of both, drawn per batch. If both are off, one
+        that leaves the images as they are, and still encodes and smooths labels.
 
     Raises:
         TypeError: if an argument is not a number, or `pairing` not a pairing.
-        ValueError: if a number is out of range, or both are off.
+        ValueError: if a number is out of range.
 
     Example:
         >>> import jaxmix
         >>> jaxmix.recipes.torchvision(mixup_alpha=0.2)
-        MixUp(alpha=0.2, per='batch', pairing=Roll(shift=1))
+        MixUp(alpha=0.2, per='batch', pairing=Roll())
 
     Reference:
         torchvision 0.29.1, references/classification/transforms.py (`get_mixup_cutmix`) and
         torchvision/transforms/v2/_augment.py, https://github.com/pytorch/vision.
     """
     where = "recipes.torchvision"
-    options = _options(where, "batch", pairing, "roll")
+    options = _options(where, "batch", pairing, "roll", axes)
     mixup = _on(where, "mixup_alpha", mixup_alpha, MixUp, **options)
-    cutmix = _on(where, "cutmix_alpha", cutmix_alpha, CutMix, **options)
-    return _one_of(where, mixup, cutmix, None, "batch")
+    cutmix = _on(where, "cutmix_alpha", cutmix_alpha, CutMix, axes=axes, **options)
+    return _one_of(mixup, cutmix, None, "batch")
 
 
 def big_vision(p: ArrayLike, *, pairing: Pairing | PairingName | None = None) -> Mixer:
     """What big_vision's `mixup` does: one folded lambda for each batch.
 
     Args:
-        p: the concentration of lambda.
+        p: the concentration of lambda, 0 for no MixUp.
         pairing: which row is mixed with which; None keeps big_vision's "roll". "swap" is the
             fastest.
 
     Returns:
-        The mixer, `MixUp(p, per="batch", pairing="roll", fold=True)` by default.
+        The mixer, `MixUp(p, per="batch", pairing="roll", fold=True)` by default; for 0 one that
+        leaves the images as they are.
 
     Raises:
         TypeError: if `p` is not a number, or `pairing` not a pairing.
-        ValueError: if it is not positive and finite.
+        ValueError: if it is negative or not finite.
 
     Example:
         >>> import jax, jaxmix
@@ -166,13 +178,13 @@ def big_vision(p: ArrayLike, *, pairing: Pairing | PairingName | None = None) ->
     """
     where = "recipes.big_vision"
     options = _options(where, "batch", pairing, "roll")
-    return MixUp(_checks.alpha(where, p, "p"), fold=True, **options)
+    return _on(where, "p", p, MixUp, fold=True, **options) or OFF
 
 
-def _options(where: str, per: Per, pairing: Any, usual: PairingName) -> dict[str, Any]:
+def _options(where: str, per: Per, pairing: Any, usual: PairingName, axes: Any = None) -> Any:
     """The granularity and the pairing: the usual one of the library unless another is given."""
-    with _checks.renamed(where, "Mixer"):
-        mixer = Mixer(per=per, pairing=usual if pairing is None else pairing)
+    with _checks.renamed(where, "CutMix"):
+        mixer = CutMix(per=per, pairing=usual if pairing is None else pairing, axes=axes)
     return {"per": mixer.per, "pairing": mixer.pairing}
 
 
@@ -184,11 +196,8 @@ def _on(where: str, argument: str, alpha: Any, make: Any, **options: Any) -> Mix
     return make(_checks.alpha(where, alpha, argument), **options)
 
 
-def _one_of(where: str, mixup: Mixer | None, cutmix: Mixer | None, probs: Any, per: Per) -> Mixer:
-    """The one mixer that is on, or a choice of both."""
+def _one_of(mixup: Mixer | None, cutmix: Mixer | None, probs: Any, per: Per) -> Mixer:
+    """The one mixer that is on, a choice of both, or a mixer that does nothing."""
     if mixup is not None and cutmix is not None:
         return RandomChoice((mixup, cutmix), probs, per=per)
-    if (mixer := mixup or cutmix) is None:
-        wanted = "mixup_alpha or cutmix_alpha must be positive, got 0 for both"
-        raise ValueError(f"{where}: {wanted}; RandomApply(mixer, prob=0.0) switches mixing off")
-    return mixer
+    return mixup or cutmix or OFF

@@ -29,10 +29,7 @@ Findings = Generator[tuple[str, Any, Any, float], None, None]
 
 
 def check(
-    mixer: Mixer,
-    *,
-    shape: tuple[int, ...] = (8, 6, 5, 3),
-    channel_axis: ChannelAxis = "auto",
+    mixer: Mixer, *, shape: tuple[int, ...] = (8, 6, 5, 3), channel_axis: ChannelAxis = "auto"
 ) -> None:
     """Runs the laws that every mixer obeys, for your own, as scikit-learn's `check_estimator` does.
 

@@ -730,18 +730,11 @@ MODES = [
             ("timm", recipes.timm, "mode", "half", ValueError),
             ("torchvision", recipes.torchvision, "cutmix_alpha", -1.0, ValueError),
             ("torchvision", recipes.torchvision, "mixup_alpha", "1.0", TypeError),
-            ("big_vision", recipes.big_vision, "p", 0.0, ValueError),
+            ("big_vision", recipes.big_vision, "p", -0.1, ValueError),
+            ("timm", recipes.timm, "axes", 0.5, TypeError),
+            ("torchvision", recipes.torchvision, "axes", 0.5, TypeError),
             ("big_vision", recipes.big_vision, "p", None, TypeError),
         ]
-    ],
-    *[
-        case(
-            f"recipes-{name}-all-off",
-            ValueError,
-            lambda k, x, y, call=call: call(mixup_alpha=0, cutmix_alpha=0.0),
-            *(f"recipes.{name}", "mixup_alpha", "cutmix_alpha", "RandomApply"),
-        )
-        for name, call in [("timm", recipes.timm), ("torchvision", recipes.torchvision)]
     ],
     *[
         case(

@@ -124,6 +124,38 @@ PLANS = [
             ("half-the-batch", lambda outputs, y: outputs[:4, 0], dims(4)),
         ]
     ],
+    *[
+        case(
+            f"loss-labels-{name}",
+            error,
+            lambda key, images, labels, make=make: plan(key).loss(
+                lambda outputs, y: jnp.ones(8), None, *make(labels)
+            ),
+            *(r"^Plan\.loss: ", *patterns),
+        )
+        for name, error, make, *patterns in [
+            ("none", TypeError, lambda y: (None,), "labels must be arrays", "None"),
+            ("empty", TypeError, lambda y: ({},), "labels must be arrays"),
+            ("scalars", TypeError, lambda y: ([0] * 8,), "labels", r"jnp\.asarray\(labels\)"),
+            ("a-scalar", ValueError, lambda y: ((y, jnp.ones(())),), "labels", "batch axis"),
+            ("short", ValueError, lambda y: ({"a": y, "b": y[:4]},), "labels", r"8, got.*\[4\]"),
+        ]
+    ],
+    *[
+        case(
+            f"loss-donors-{name}",
+            error,
+            lambda key, images, labels, donors=donors: plan(key).loss(
+                lambda outputs, y: jnp.ones(8), None, {"a": labels}, donors=donors(labels)
+            ),
+            *(r"^Plan\.loss: ", *patterns),
+        )
+        for name, error, donors, *patterns in [
+            ("array", TypeError, lambda y: y, "donors of the same structure"),
+            ("other-names", TypeError, lambda y: {"b": y}, "donors of the same structure"),
+            ("short", ValueError, lambda y: {"a": y[:4]}, "donors", r"8, got.*\[4\]"),
+        ]
+    ],
 ]
 
 BY_HAND = [
@@ -349,7 +381,7 @@ NEIGHBOURS = [
             ("empty-list", [], "[]"),
             ("empty-tuple", (), "()"),
             ("array", np.ones(3), "float64[3]"),
-            ("pairing", Flip(), "Flip(groups=1)"),
+            ("pairing", Flip(), "Flip()"),
             ("tuple-of-names", ("hosts", "devices"), "('hosts', 'devices')"),
             ("of-a-name-and-a-number", ("batch", 0), "('batch', 0)"),
         ]

@@ -252,7 +252,7 @@ def test_content_of_other_rows_is_refused(content, error):
 
 def test_the_repr_shows_no_content():
     text = repr(Brighter(content=CONTENT, pairing="roll"))
-    assert text == "Brighter(content=f32[8,6,5], pairing=Roll(shift=1))"
+    assert text == "Brighter(content=f32[8,6,5], pairing=Roll())"
     assert repr(Brighter()) == "Brighter()"
 
 

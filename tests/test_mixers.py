@@ -118,7 +118,7 @@ def test_repr_evaluates_to_an_equal_mixer(mixer):
     [
         (CutMix(), "CutMix()"),
         (CutMix(1, pairing="swap", grid=1), "CutMix()"),
-        (CutMix(pairing="flip"), "CutMix(pairing=Flip(groups=1))"),
+        (CutMix(pairing="flip"), "CutMix(pairing=Flip())"),
         (
             CutMix(0.5, per="batch", minmax=[0, 1]),
             "CutMix(alpha=0.5, per='batch', minmax=(0.0, 1.0))",

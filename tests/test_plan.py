@@ -133,8 +133,7 @@ def test_a_call_knows_it_too_where_all_axes_are_alike():
 def test_the_repr_of_a_plan_is_one_line():
     plan = Plan.of((4, 6, 6, 3), "roll", region=Box(*np.array([[[0, 0]] * 4, [[3, 6]] * 4])))
     expected = (
-        "Plan(batch=4, spatial=(6, 6), pairing=Roll(shift=1), region=Box, blends=False, "
-        "lam=0.500 (mean))"
+        "Plan(batch=4, spatial=(6, 6), pairing=Roll(), region=Box, blends=False, lam=0.500 (mean))"
     )
     assert repr(plan) == expected
     traced = []

@@ -186,6 +186,65 @@ def test_loss_is_the_dense_form():
     np.testing.assert_allclose(squared, expected, rtol=1e-5)
 
 
+def tokens(key):
+    """Sequences of token ids with their lengths: -1 and 0 are nothing special here."""
+    ids, lengths = jax.random.split(key)
+    return {
+        "ids": jax.random.randint(ids, (8, 6), -1, 5),
+        "lengths": jax.random.randint(lengths, (8,), -2, 7),
+    }
+
+
+def by_length(outputs, labels):
+    weights = (jnp.arange(6)[None] < labels["lengths"][:, None]).astype(outputs.dtype)
+    hits = jnp.take_along_axis(outputs, labels["ids"] % 5, axis=1)
+    return jnp.sum(hits * weights, axis=1) - labels["lengths"].astype(outputs.dtype)
+
+
+def two_heads(outputs, labels):
+    first, second = labels
+    return outputs[:, 0] * first.astype(outputs.dtype) + outputs[:, 1] * second[:, 1]
+
+
+def weighted(outputs, labels):
+    ids, weights = labels
+    return weights * optax.softmax_cross_entropy_with_integer_labels(outputs, ids)
+
+
+TREES = {
+    "token ids and lengths": (tokens, by_length),
+    "two heads": (lambda key: [jnp.arange(8) - 4, jax.random.uniform(key, (8, 3))], two_heads),
+    "weights": (lambda key: (jnp.arange(8) % 5, jax.random.uniform(key, (8,))), weighted),
+}
+
+
+@pytest.mark.parametrize("from_donors", [False, True], ids=["own-batch", "donors"])
+@pytest.mark.parametrize("name", TREES)
+def test_loss_of_labels_that_are_a_pytree(name, from_donors):
+    make, loss_fn = TREES[name]
+    labels, outputs = make(fresh()), jax.random.normal(fresh(1), (8, 5))
+    donors = make(fresh(2)) if from_donors else None
+    plan = MixUp(0.7, pairing="roll").plan(fresh(3), (8, 4, 4, 3))
+    partners = jax.tree.map(lambda x: x[plan.partner], labels if donors is None else donors)
+    own, others = loss_fn(outputs, labels), loss_fn(outputs, partners)
+    expected = plan.lam * own + (1 - plan.lam) * others
+    assert np.ptp(np.asarray(own - others)) > 0.1
+    for loss in (plan.loss, jax.jit(plan.loss, static_argnums=0)):
+        found = loss(loss_fn, outputs, labels, donors=donors)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_of_a_pytree_is_ignored_by_its_value():
+    """A class id below 0 is, where the labels are class ids and nothing else."""
+    plan, ids = MixUp().plan(fresh(), (4, 4, 4, 3)), jnp.array([-1, 2, -3, 4])
+    alone = plan.loss(lambda _, y: 1.0 + y.astype(jnp.float32), None, ids)
+    in_a_tree = plan.loss(lambda _, y: 1.0 + y[0].astype(jnp.float32), None, (ids,))
+    lam = np.asarray(plan.lam)
+    mix = lambda x: lam * x + (1 - lam) * x[[1, 0, 3, 2]]  # noqa: E731
+    np.testing.assert_allclose(alone, mix(np.array([0, 3, 0, 5])), atol=1e-5)
+    np.testing.assert_allclose(in_a_tree, mix(np.array([0, 3, -2, 5])), atol=1e-5)
+
+
 def test_loss_is_at_least_float32():
     plan = Plan.of((4, 1), Roll(), opacity=jnp.full(4, 0.3))
     ids = jnp.arange(4)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxmix
 from jaxmix import CutMix, MixUp, RandomApply, RandomChoice, Roll, Swap, recipes
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
@@ -50,6 +51,12 @@ FLIPPED = {"per": "batch", "pairing": "flip"}
         ),
         (recipes.big_vision(0.2), MixUp(0.2, **BATCH, fold=True)),
         (recipes.torchvision(1.0, pairing="swap"), CutMix(1.0, per="batch")),
+        (recipes.timm(0, 1.0, axes=(1, 2)), CutMix(1.0, box="timm", axes=(1, 2), **FLIPPED)),
+        (
+            recipes.timm(cutmix_minmax=(0.2, 0.8), mixup_alpha=0, axes=0, mode="elem"),
+            CutMix(minmax=(0.2, 0.8), axes=0, pairing="flip"),
+        ),
+        (recipes.torchvision(1.0, axes=[1, 2]), CutMix(1.0, axes=(1, 2), **BATCH)),
         (recipes.big_vision(0.2, pairing="swap"), MixUp(0.2, per="batch", fold=True)),
     ],
     ids=str,
@@ -72,12 +79,48 @@ def test_a_recipe_joins_a_choice_by_its_pairing():
 @pytest.mark.parametrize(
     "make", [recipes.timm, recipes.torchvision, recipes.big_vision], ids=lambda make: make.__name__
 )
-def test_a_bad_pairing_is_the_recipes_error(make):
+def test_a_bad_option_is_the_recipes_error(make):
     where = rf"^recipes\.{make.__name__}: pairing must be "
     with pytest.raises(TypeError, match=where + r"a pairing such as Flip\(\)"):
         make(0.2, pairing=Swap)
     with pytest.raises(ValueError, match=where + 'one of "swap", "flip"'):
         make(0.2, pairing="shuffle")
+    if make is not recipes.big_vision:
+        with pytest.raises(TypeError, match=rf"^recipes\.{make.__name__}: each of axes must be"):
+            make(axes=(0, 0.5))
+
+
+OFF = {
+    "timm": recipes.timm(0.0, 0.0),
+    "timm, rarely": recipes.timm(0, 0, prob=0.5, mode="pair", pairing="swap"),
+    "torchvision": recipes.torchvision(),
+    "big_vision": recipes.big_vision(0.0),
+}
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float32", "bfloat16", "float16", "uint8", "int32", "bool", "complex64"]
+)
+@pytest.mark.parametrize("name", OFF)
+def test_0_is_off_for_images_of_any_kind(name, dtype):
+    images = jnp.asarray(np.random.default_rng(4).integers(0, 256, (5, 4, 6, 3))).astype(dtype)
+    for x in (images, images[:, 0, 0], images[:, 0, 0, 0]):
+        for call in (OFF[name], jax.jit(lambda key, x: OFF[name](key, x))):
+            mixed = call(jax.random.key(5), x)
+            assert mixed.dtype == x.dtype
+            np.testing.assert_array_equal(mixed, x)
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_0_is_off_but_labels_are_encoded_and_smoothed(name):
+    images, ids = jnp.zeros((5, 4, 4, 3)), jnp.array([0, 1, 2, 1, -1])
+    _, labels = OFF[name](jax.random.key(6), images, ids, num_classes=3, smoothing=0.3)
+    hot = np.eye(3)[[0, 1, 2, 1]]
+    np.testing.assert_allclose(labels[:4], 0.7 * hot + 0.1, atol=1e-7)
+    np.testing.assert_array_equal(labels[4], np.zeros(3))
+    plan = OFF[name].plan(jax.random.key(7), images.shape)
+    np.testing.assert_array_equal(plan.images(images, donors=images + 1), images)
+    assert eval(repr(OFF[name]), vars(jaxmix)) == OFF[name]
 
 
 def test_a_pair_needs_a_pairing_that_is_mutual():

@@ -9,7 +9,7 @@ import pytest
 from helpers import axis_types, both, cover, fresh, mesh_of, sent
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomApply, Roll, Swap
+from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomApply, Roll, Swap, recipes
 
 
 def promised():
@@ -80,6 +80,16 @@ def test_of_an_odd_number_of_rows_one_crosses_each_border(axis_type, batch):
     rows = NamedSharding(mesh_of({"batch": 8}, axis_type), PartitionSpec("batch"))
     images = jax.device_put(jnp.zeros((batch, 8, 8, 3)), rows)
     assert sent(both(Swap()), fresh(), images) == {"collective-permute": 2 * 4 * 8 * 8 * 3}
+
+
+@axis_types
+@pytest.mark.parametrize(
+    "off", [recipes.timm(0.0, 0.0), recipes.torchvision(), recipes.big_vision(0.0)], ids=repr
+)
+def test_recipes_that_are_off_send_nothing(off, axis_type):
+    rows = NamedSharding(mesh_of({"batch": 8}, axis_type), PartitionSpec("batch"))
+    batch = (jax.device_put(jnp.zeros(shape), rows) for shape in [(24, 8, 8, 3), (24, 5)])
+    assert sent(off, fresh(), *batch) == {}
 
 
 def test_the_readme_names_every_pairing():
