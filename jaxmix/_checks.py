@@ -78,7 +78,9 @@ def array(where: str, argument: str, value: Any) -> Array | np.ndarray:
     if not isinstance(value, Array | np.ndarray):
         remedy = f"pass jnp.asarray({argument})"
         if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
-            remedy = f"pass each of its arrays, as in jax.tree.map(plan.{argument}, {argument})"
+            remedy = "pass its arrays one by one"
+            if argument == "images":
+                remedy += ", as in jax.tree.map(plan.images, images)"
         got = type(value).__name__
         raise TypeError(f"{where}: {argument} must be an array, got {got}; {remedy}")
     if value.ndim == 0:
@@ -246,10 +248,10 @@ def fraction(where: str, argument: str, value: Any, *, one: bool = True) -> Any:
     return value
 
 
-def choice(where: str, argument: str, value: Any, choices: tuple[str, ...]) -> Any:
+def choice(where: str, argument: str, value: Any, choices: tuple[str, ...], more: str = "") -> Any:
     """One of a few names."""
     if not (isinstance(value, str) and value in choices):
-        names = ", ".join(f'"{name}"' for name in choices)
+        names = ", ".join(f'"{name}"' for name in choices) + more
         raise value_error(where, f"{argument} must be one of {names}", value)
     return value
 

@@ -40,7 +40,8 @@ def cutmix(
         alpha: the concentration of lambda ~ Beta(alpha, alpha), a number or a traced scalar.
         num_classes: K, the number of classes; required if labels are class ids.
         smoothing: label smoothing in [0, 1), applied before mixing.
-        per: the granularity: one draw for each "example", each "pair" of rows, or the "batch".
+        per: the granularity: one draw for each "example", each "pair" of rows, the "batch", or each
+            run of n rows for an int n, which divides the batch.
         pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
         box: how a box is drawn: "paper", "timm" or "contained"; see `CutMix`.
         minmax: (a, b): draws each side uniformly between these fractions of the extent, in place of
@@ -100,7 +101,8 @@ def mixup(
         alpha: the concentration of lambda ~ Beta(alpha, alpha), a number or a traced scalar.
         num_classes: K, the number of classes; required if labels are class ids.
         smoothing: label smoothing in [0, 1), applied before mixing.
-        per: the granularity: one draw for each "example", each "pair" of rows, or the "batch".
+        per: the granularity: one draw for each "example", each "pair" of rows, the "batch", or each
+            run of n rows for an int n, which divides the batch.
         pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
         fold: whether lambda is folded to max(lambda, 1 - lambda); see `MixUp`.
         channel_axis: as in `cutmix`; MixUp gives the same result whatever it is.

@@ -15,12 +15,13 @@ from jaxmix import _checks, _labels, _pairing, _region
 from jaxmix._beta import float32, from_uniforms, uniforms
 from jaxmix._checks import ChannelAxis
 from jaxmix._composite import jit
-from jaxmix._pairing import Pairing, PairingField, Withheld
+from jaxmix._pairing import Flip, Pairing, PairingField, Withheld
 from jaxmix._plan import Plan, assemble
 from jaxmix._pytree import STATIC, Frozen, pytree, replaced
 from jaxmix._region import BoxLaw, Painted
 
-Per = Literal["example", "pair", "batch"]
+PerName = Literal["example", "pair", "batch"]
+Per = PerName | int
 DEFAULT_PAIRING: Any = "swap"
 
 
@@ -64,7 +65,9 @@ class Mixer(Frozen):
     as an argument.
 
     Attributes:
-        per: the granularity: one draw for each "example", each "pair" of rows, or the "batch".
+        per: the granularity: one draw for each "example", each "pair" of rows, the "batch", or each
+            run of n rows for an int n, which divides the batch: what a library that draws once per
+            GPU does with n images on each.
         pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
 
     Example:
@@ -101,7 +104,7 @@ class Mixer(Frozen):
             self._set(field.name, _normal(getattr(self, field.name)))
             if not field.metadata.get("static"):
                 _check_leaves(name, field.name, getattr(self, field.name))
-        _checks.choice(name, "per", self.per, get_args(Per))
+        self._set("per", per_rows(name, self.per))
         if self.per == "pair" and not self.pairing.mutual:
             wanted = 'per="pair" needs "swap" or "flip", whose partners are mutual'
             raise _checks.value_error(name, wanted, self.pairing)
@@ -118,7 +121,8 @@ class Mixer(Frozen):
 
         Args:
             key: a PRNG key, consumed by this call.
-            rows: how many draws to return: 1 with `per="batch"`, else the batch size.
+            rows: how many draws to return: 1 with `per="batch"`, B / n with `per=n`, else the batch
+                size.
             spatial: the static extents in pixels; empty if the images have no spatial axis.
 
         Returns:
@@ -263,14 +267,16 @@ def _plan(mixer, where, key, shape, channel_axis) -> Plan:
 
 def draw_rows(mixer: Mixer, key: Array, batch: Any, spatial: tuple) -> Painted:
     """What a mixer draws, checked, and copied to each row of the batch."""
-    per, where = mixer._drawn_per, f"{type(mixer).__name__}.draw"
+    per, name = mixer._drawn_per, type(mixer).__name__
+    where = f"{name}.draw"
     for name in mixer._fields_of_rows():
         for content in jax.tree.leaves(getattr(mixer, name)):
             content = _checks.array(where, name, content)
             _checks.batch(where, name, content, batch, "the images")
-    pairing, rows = mixer.pairing, number_of_draws(per, batch)
+    pairing = mixer.pairing
+    rows = number_of_draws(name, per, pairing, batch)
     if per != "example":
-        refusal = f'{where}: self.pairing needs per="example"; with per="{per}" rows share a draw'
+        refusal = f'{where}: self.pairing needs per="example"; with per={per!r} rows share a draw'
         mixer = mixer._paired(Withheld(type(pairing), refusal))
     drawn = mixer.draw(key, rows, spatial)
     if not (isinstance(drawn, tuple) and len(drawn) == 2):
@@ -280,15 +286,33 @@ def draw_rows(mixer: Mixer, key: Array, batch: Any, spatial: tuple) -> Painted:
     return for_each_row((region, opacity), per, pairing, batch)
 
 
-def number_of_draws(per: Per, batch: Any) -> Any:
+def per_rows(where: str, per: Any) -> Per:
+    """A granularity: one of the names, or how many rows share a draw."""
+    if _checks.is_int(per):
+        return _checks.count(where, "per", per, 1)
+    return _checks.choice(where, "per", per, get_args(PerName), " or how many rows share a draw")
+
+
+def number_of_draws(where: str, per: Per, pairing: Pairing, batch: Any) -> Any:
     """How many draws a batch takes: of the two of a pair `for_each_row` keeps the first."""
-    return 1 if per == "batch" else batch
+    if not isinstance(per, int):
+        return 1 if per == "batch" else batch
+    if batch % per != 0:
+        raise _checks.value_error(where, f"per={per} must divide the batch size", batch)
+    size = batch // pairing.groups if isinstance(pairing, Flip) else batch
+    if size % per != 0 and per % size != 0:
+        remedy = f"Flip(groups={batch // per}) pairs the rows that share a draw"
+        wanted = f"per={per} must divide the groups of the pairing, or be a multiple of them"
+        raise _checks.value_error(where, wanted, f"{size} rows", remedy)
+    return batch // per
 
 
 def for_each_row(drawn: Any, per: Per, pairing: Pairing, batch: Any) -> Any:
     """Copies what was drawn once for several rows to each of them."""
     if per == "batch":
         return jax.tree.map(lambda v: jnp.broadcast_to(v, (batch, *v.shape[1:])), drawn)
+    if isinstance(per, int):
+        return jax.tree.map(lambda v: jnp.repeat(v, per, axis=0), drawn)
     if per == "pair":
         first = lax.iota(jnp.int32, batch) <= pairing.partner(batch)
         return jax.tree.map(lambda v: _region.where_rows(first, v, pairing.take(v)), drawn)
@@ -328,7 +352,8 @@ class CutMix(Mixer):
 
     Attributes:
         alpha: the concentration of lambda, positive; 1 is uniform. A number or a traced scalar.
-        per: the granularity: one box for each "example", each "pair" of rows, or the "batch".
+        per: the granularity: one box for each "example", each "pair" of rows, the "batch", or each
+            run of n rows for an int n, which divides the batch.
         pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
         box: the law of the box: "paper", "timm" or "contained".
         minmax: the bounds (a, b) of each side as a fraction of the extent, in place of lambda and
@@ -397,7 +422,8 @@ class MixUp(Mixer):
 
     Attributes:
         alpha: the concentration of lambda, positive; 1 is uniform. A number or a traced scalar.
-        per: the granularity: one lambda for each "example", each "pair" of rows, or the "batch".
+        per: the granularity: one lambda for each "example", each "pair" of rows, the "batch", or
+            each run of n rows for an int n, which divides the batch.
         pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
         fold: whether lambda is folded to max(lambda, 1 - lambda), so that the original dominates,
             as in big_vision and fastai.

@@ -261,7 +261,9 @@ class Permutation(Pairing):
     shuffling.
 
     Attributes:
-        index: int[B], the partner of each row, to replay a given pairing; drawn if it is None.
+        index: int[B], the partner of each row, for a pairing of your own; drawn if it is None. It
+            may be traced, so computed from the batch, and name a row several times, as in C-Mixup,
+            which pairs similar targets.
 
     Example:
         >>> import jax.numpy as jnp, jaxmix

@@ -16,8 +16,8 @@ from jaxmix import _checks, _composite, _labels, _pairing, _region, _sharding
 from jaxmix._checks import ChannelAxis
 from jaxmix._composite import blends, jit, mix, wider
 from jaxmix._pairing import Pairing, PairingName
-from jaxmix._pytree import STATIC, pytree, shown
-from jaxmix._region import Box, Region
+from jaxmix._pytree import STATIC, pytree, replaced, shown
+from jaxmix._region import Box, Mask, Region
 
 
 @pytree(eq=False)
@@ -33,10 +33,11 @@ class Plan:
         region: where the partner is painted: a `Box`, a `Mask`, or None for everywhere.
         opacity: float32[B] in [0, 1], how opaquely it is painted, or None for opaque.
         lam: float32[B], the weight of the original's label: 1 - the mean over the pixels of what is
-            painted.
+            painted, unless relabelled.
         spatial: the extents in pixels that the region was drawn for, None without a region.
         batch: the batch size B. Plans that were split or stacked by hand no longer match it and
             raise ValueError.
+        relabelled: whether `relabel` has set `lam`, which follows the pixels no more.
 
     Example:
         >>> import jax, jaxmix
@@ -53,6 +54,7 @@ class Plan:
     lam: Array
     spatial: tuple[int, ...] | None = dataclasses.field(metadata=STATIC)
     batch: int = dataclasses.field(metadata=STATIC)
+    relabelled: bool = dataclasses.field(default=False, metadata=STATIC)
 
     @classmethod
     def of(
@@ -148,6 +150,11 @@ class Plan:
         rounded half to even for integers, and cast back. Values that are not shown, NaN and inf
         included, reach neither the result nor its gradient. A plan without a region takes arrays of
         any shape: features, embeddings, tables.
+
+        Plans compose: `second.images(first.images(x))`, and the labels likewise. They are exact if
+        the later region covers the earlier mixture evenly, as a box covers a MixUp, and a cut
+        across the rows what was cut across the columns (RICAP). CutMix over CutMix is not exact: a
+        box may hide another, and of a label 0.1 is wrong on average.
 
         Args:
             images: [B, ...], of any dtype; bool only for opaque plans.
@@ -341,32 +348,85 @@ class Plan:
         credit = jit(Plan.loss, static_argnums=1)  # Like a loss, the hits of both images are mixed.
         return credit(self, _labels.top_class, logits, labels, donors=donors)
 
-    def only(self, valid: ArrayLike, *, donors: ArrayLike | None = None) -> "Plan":
-        """The same plan, in which rows stay unmixed that are not valid or whose partner is not.
+    def only(self, valid: ArrayLike | Box, *, donors: ArrayLike | Box | None = None) -> "Plan":
+        """The same plan, in which what is not valid is neither painted nor painted over.
 
-        It keeps the padding of the last batch of an epoch out of the mix, or mixes a part of the
-        batch only. Masking the loss of padding is up to the caller.
+        Whole rows: the padding of the last batch of an epoch, or all but the part of the batch that
+        is to be mixed; such a row stays unmixed, and so does one whose partner is not valid. Or
+        pixels: the padding of images of different sizes, the silent end of a recording, void
+        regions of a map. Then `lam` counts the original's valid pixels only. Masking the loss of
+        padding is up to the caller.
 
         Args:
-            valid: bool[B], False for padding; numbers need a comparison, as in `weights > 0`.
-            donors: bool[B], the valid rows of another batch, if the partners come from one.
+            valid: bool[B], False for padding, or bool[B, *spatial]; numbers need a comparison, as
+                in `weights > 0`. Or a `Box`, the valid part of each image, under which boxes stay
+                boxes, the faster kind of region; for plans that have a region.
+            donors: the same of another batch, if the partners come from one.
 
         Returns:
             The plan, in which an unmixed row has `lam` 1.
 
         Raises:
-            TypeError: if `valid` is not boolean.
-            ValueError: if it has another batch size.
+            TypeError: if `valid` is neither boolean nor a `Box`.
+            ValueError: if it is for another batch size or other extents.
 
         Example:
             >>> import jax, jax.numpy as jnp, jaxmix
             >>> plan = jaxmix.Plan.of((4, 8, 8, 3), "flip", opacity=jnp.full(4, 0.5))
             >>> print(plan.only(jnp.array([True, True, True, False])).lam)
             [1.  0.5 0.5 1. ]
+            >>> widths = jnp.array([8, 4, 8, 8])[:, None, None]  # Image 1 is padded.
+            >>> valid = jnp.broadcast_to(jnp.arange(8)[None, None] < widths, (4, 8, 8))
+            >>> print(plan.only(valid).lam)
+            [0.5  0.5  0.75 0.5 ]
         """
         where = "Plan.only"
-        valid, donors = self._both(where, "valid", valid, donors, _flags)
-        return _only(self, valid, donors)
+        batch, spatial = self._size(where), self.spatial
+        if isinstance(valid, Box):
+            if spatial is None or not isinstance(donors, Box | None):
+                wanted = "a Box is valid for plans that have a region, and with donors of its kind"
+                raise _checks.value_error(where, wanted, valid, "pass bool[B, *spatial]")
+            valid, donors = (_region.checked(where, x, batch, spatial) for x in (valid, donors))
+            return _only_pixels(self, valid, donors, spatial)
+        valid, donors = self._both(where, "valid", valid, donors, _flags, like=True)
+        if valid.ndim == 1:
+            return _only(self, valid, donors)
+        spatial = valid.shape[1:] if spatial is None else spatial
+        valid = _checks.shaped(where, "valid", valid, (batch, *spatial))
+        return _only_pixels(self, Mask(valid), None if donors is None else Mask(donors), spatial)
+
+    def relabel(self, share: ArrayLike) -> "Plan":
+        """The same plan with another weight of the original's label.
+
+        Labels, loss and accuracy follow it; images, weights and maps stay as they are. For methods
+        whose label is not the area: the attention of a network (TransMix), the sizes of the classes
+        (Remix), the score of a teacher.
+
+        Args:
+            share: float32[B] in [0, 1], which is checked if it is a NumPy array. A row that is its
+                own partner keeps its label whatever it says, unless labels come from donors.
+
+        Returns:
+            The plan, whose `lam` is `share`.
+
+        Raises:
+            TypeError: if `share` is not an array of real numbers.
+            ValueError: if it has another shape, or numbers outside [0, 1].
+
+        Example:
+            >>> import jax.numpy as jnp, jaxmix
+            >>> plan = jaxmix.Plan.of((2, 8, 8, 3), "swap", opacity=jnp.array([0.25, 0.5]))
+            >>> print(plan.relabel(jnp.array([1.0, 0.75])).labels(jnp.eye(2)))
+            [[1.   0.  ]
+             [0.25 0.75]]
+        """
+        where = "Plan.relabel"
+        given = _checks.array(where, "share", share)
+        lam = _region.checked_opacity(where, given, self._size(where), "share")
+        bad = isinstance(given, np.ndarray) and ~((given >= 0) & (given <= 1))
+        if np.any(bad):
+            raise _checks.value_error(where, "share must be in [0, 1]", given[bad][0].item())
+        return replaced(self, lam=lam, relabelled=True)
 
     def __getitem__(self, rows: slice) -> "Plan":
         """The plan of a slice of the batch, `plan[i:j]`, which mixes it as the whole plan does.
@@ -415,7 +475,8 @@ class Plan:
             )
         arrays = jax.tree.map(_sharding.with_whole_rows, (self.region, self.opacity, self.lam))
         region, opacity, lam = jax.tree.map(lambda x: x[start:stop], arrays)
-        return Plan(pairing, region, opacity, lam, self.spatial, stop - start)
+        new = {"pairing": pairing, "region": region, "opacity": opacity, "lam": lam}
+        return replaced(self, **new, batch=stop - start)
 
     def at(self, shape: tuple[int, ...], *, channel_axis: ChannelAxis = "auto") -> "Plan":
         """Adapts the plan to another resolution, for example to a map of tokens.
@@ -453,7 +514,7 @@ class Plan:
                 f"of {spatial}; draw boxes by CutMix(grid=n), make a plan of each by Plan.of, or "
                 "make symbolic extents static"
             )
-        return Plan(self.pairing, region, self.opacity, self.lam, spatial, self.batch)
+        return replaced(self, region=region, spatial=spatial)
 
     def __repr__(self) -> str:
         """One line: what the plan is for, what it paints, and the mean of `lam` if it is known."""
@@ -550,20 +611,23 @@ class Plan:
 
 
 def _flags(where: str, argument: str, value: Any) -> Array | np.ndarray:
-    """bool[B]."""
+    """An array of bools."""
     value = _checks.array(where, argument, value)
     if value.dtype != jnp.bool_:
-        remedy = f"compare it, as in {argument} > 0"
-        raise _checks.type_error(where, f"{argument} must be bool[B]", value, remedy)
-    return _checks.shaped(where, argument, value, value.shape[:1])  # Of rank 1.
+        wanted = f"{argument} must be bool[B] or bool[B, *spatial]"
+        raise _checks.type_error(where, wanted, value, f"compare it, as in {argument} > 0")
+    return value
 
 
 @functools.partial(jit, static_argnums=(3, 4))
-def assemble(pairing, region, opacity, batch, spatial) -> Plan:
-    """The plan of what was drawn: regions within the image, `lam` computed from what is painted."""
+def assemble(pairing, region, opacity, batch, spatial, valid=None) -> Plan:
+    """The plan of what was drawn: regions within the image, `lam` computed from what is painted.
+
+    With a region that says which pixels of each image are valid, `lam` is their mean.
+    """
     kept = None
     if region is not None:
-        region, kept = _region.settle(region, spatial)
+        region, kept = _region.settle(region, spatial, valid)
     if opacity is None:
         lam = jnp.zeros((batch,), jnp.float32) if kept is None else kept
     else:
@@ -599,4 +663,16 @@ def _only(plan, valid, donors):
     off = ~(valid & plan._partners(valid, donors))
     region, opacity = _region.switch_off(plan.region, plan.opacity, off)
     lam = jnp.where(off, 1.0, plan.lam)
-    return Plan(plan.pairing, region, opacity, lam, plan.spatial, plan.batch)
+    return replaced(plan, region=region, opacity=opacity, lam=lam)
+
+
+@functools.partial(jit, static_argnums=3)
+def _only_pixels(plan, valid, donors, spatial):
+    """Paints valid pixels of the partner over valid pixels alone."""
+    others = jax.tree.map(plan.pairing.take, valid if donors is None else donors)
+    region = _region.overlap(valid, others, spatial)
+    if plan.region is not None:
+        region = _region.overlap(plan.region, region, spatial)
+    new = assemble(plan.pairing, region, plan.opacity, plan.batch, spatial, valid)
+    lost = plan.relabelled | jnp.isnan(plan.lam)  # A box from NaN does not show it any more.
+    return replaced(new, lam=jnp.where(lost, plan.lam, new.lam), relabelled=plan.relabelled)

@@ -49,8 +49,8 @@ class _Policy(Mixer):
 
     def _uniform(self, key, rows):
         """float32[rows] in [0, 1), one draw for each example, pair or batch."""
-        uniform = uniforms(key, number_of_draws(self.per, rows), 1)[:, 0]
-        return for_each_row(uniform, self.per, self.pairing, rows)
+        draws = number_of_draws(type(self).__name__, self.per, self.pairing, rows)
+        return for_each_row(uniforms(key, draws, 1)[:, 0], self.per, self.pairing, rows)
 
 
 class RandomChoice(_Policy):
@@ -62,8 +62,8 @@ class RandomChoice(_Policy):
     Attributes:
         mixers: the mixers to choose from. A plan has one pairing, so theirs must agree.
         probs: their probabilities, normalised to sum to 1; equal if None. Numbers or traced.
-        per: the granularity of the choice: one for each "example", each "pair" of rows, or the
-            "batch". The mixers keep their own granularity.
+        per: the granularity of the choice: one for each "example", each "pair" of rows, the
+            "batch", or each run of n rows for an int n. The mixers keep their own granularity.
 
     Raises:
         TypeError: if one of `mixers` is not a mixer.
@@ -118,8 +118,8 @@ class RandomApply(_Policy):
         mixer: the mixer to apply.
         prob: the probability of applying it: a number in [0, 1] or a traced scalar, so that a
             schedule can switch the mixing on and off without a retrace.
-        per: the granularity of the decision: one for each "example", each "pair" of rows, or the
-            "batch". The mixer keeps its own granularity.
+        per: the granularity of the decision: one for each "example", each "pair" of rows, the
+            "batch", or each run of n rows for an int n. The mixer keeps its own granularity.
 
     Raises:
         TypeError: if `mixer` is not a mixer.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxmix import _checks
+from jaxmix import _checks, _sharding
 from jaxmix._pytree import STATIC, pytree
 
 BoxLaw = Literal["paper", "timm", "contained"]
@@ -189,20 +189,44 @@ def clip(box: Box, spatial: tuple) -> Box:
     return Box(start, jnp.clip(box.stop, start, extents), box.grid)
 
 
-def settle(region: Box | Mask, spatial: tuple) -> tuple[Box | Mask, Array]:
+def overlap(region: Box | Mask, valid: Box | Mask, spatial: tuple) -> Box | Mask:
+    """What is painted of a region, and valid; a box only if both are."""
+    if isinstance(region, Box) and isinstance(valid, Box):
+        one, other = on_one_grid([region, valid])
+        start, stop = jnp.maximum(one.start, other.start), jnp.minimum(one.stop, other.stop)
+        return Box(start, stop, one.grid)
+    known, painted = as_mask(valid, spatial).painted, as_mask(region, spatial).painted
+    return Mask(
+        jnp.where(known, _sharding.spread_like(known, painted), jnp.zeros((), painted.dtype))
+    )
+
+
+def _count(region: Box | Mask) -> Array:
+    """float32[B]: how much is painted, in pixels; exact up to 2^24 where whole pixels are."""
+    if isinstance(region, Mask):
+        axes = tuple(range(1, region.painted.ndim))
+        return jnp.sum(region.painted, axis=axes, dtype=jnp.float32)
+    return jnp.prod((region.stop - region.start).astype(jnp.float32), axis=1)
+
+
+def settle(
+    region: Box | Mask, spatial: tuple, valid: Box | Mask | None = None
+) -> tuple[Box | Mask, Array]:
     """The region within the image, as a plan holds it, and float32[B], the original's share.
 
-    The count of pixels is an exact integer up to 2^24, and so is the share's numerator.
+    The share is of all pixels, or of those that are valid: 1 if there are none.
     """
     if isinstance(region, Mask):
-        soft, axes = region.painted.dtype != jnp.bool_, tuple(range(1, region.painted.ndim))
-        region, lost = Mask(jnp.clip(region.painted, 0, 1)) if soft else region, False
-        count = jnp.sum(region.painted, axis=axes, dtype=jnp.float32)
+        soft, lost = region.painted.dtype != jnp.bool_, False
+        region = Mask(jnp.clip(region.painted, 0, 1)) if soft else region
     else:
         lost = jnp.any((region.start == LOST[0]) & (region.stop == LOST[1]), axis=1)
         region = clip(region, spatial)
-        count = jnp.prod((region.stop - region.start).astype(jnp.float32), axis=1)
-    kept = math.prod(spatial) - count
+    count, total = _count(region), math.prod(spatial)
+    if valid is not None:
+        total = _count(clip(valid, spatial) if isinstance(valid, Box) else valid)
+        total = jnp.where(total == 0, 1, total)
+    kept = total - count
     # The denominator is written as a sum because XLA divides by a constant inexactly. The division
     # of a GPU is off by a unit in the last place, which is a pixel of many.
     share, total = kept / (kept + count), kept + count
@@ -266,12 +290,12 @@ def checked(where: str, region: Any, batch: Any, spatial: tuple) -> Region:
     return Box(edges[0], edges[1], cells(where, grid, spatial))
 
 
-def checked_opacity(where: str, opacity: Any, batch: Any) -> Array | None:
-    """The opacity of that many rows, in float32."""
+def checked_opacity(where: str, opacity: Any, batch: Any, argument: str = "opacity") -> Any:
+    """The opacity of that many rows, or another number of each, in float32."""
     if opacity is None:
         return None
-    opacity = _checks.shaped(where, "opacity", opacity, (batch,))
-    return _checks.real(where, "opacity", opacity).astype(jnp.float32)
+    opacity = _checks.shaped(where, argument, opacity, (batch,))
+    return _checks.real(where, argument, opacity).astype(jnp.float32)
 
 
 def limited_axes(where: str, axes: Any, spatial: tuple) -> tuple[int, ...]:

@@ -40,6 +40,7 @@ from jaxmix._pairing import Pairing, PairingName, Roll
 from jaxmix._policies import RandomApply, RandomChoice
 
 OFF = RandomApply(MixUp(pairing=Roll(0)), prob=0.0)  # With itself as its partner no row is sent.
+ROLLED = {"pairing": "roll", "per": "batch"}
 TIMM_MODES: dict[str, Per] = {"batch": "batch", "pair": "pair", "elem": "example"}
 
 
@@ -53,6 +54,7 @@ def timm(
     *,
     axes: int | Sequence[int] | None = None,
     pairing: Pairing | PairingName | None = None,
+    per: Per | None = None,
 ) -> Mixer:
     """Equivalent of `timm.data.Mixup` in timm 1.0.31, with the same arguments.
 
@@ -71,6 +73,8 @@ def timm(
         mode: the granularity: one draw for the "batch", each "pair" of rows, or each "elem".
         axes: the spatial axes that boxes limit, all by default: (1, 2) for video [B, T, H, W, C].
         pairing: which row is mixed with which; None keeps timm's "flip". "swap" is the fastest.
+        per: another granularity; None keeps that of `mode`. timm draws once for the images of a
+            GPU, which `per=n` does for each n rows.
 
     Returns:
         The mixer: MixUp, CutMix or a RandomChoice of both, in a RandomApply unless `prob` is 1. If
@@ -95,8 +99,8 @@ def timm(
         timm 1.0.31, timm/data/mixup.py, https://github.com/huggingface/pytorch-image-models.
     """
     where = "recipes.timm"
-    per = TIMM_MODES[_checks.choice(where, "mode", mode, tuple(TIMM_MODES))]
-    options = _options(where, per, pairing, "flip", axes)
+    usual = TIMM_MODES[_checks.choice(where, "mode", mode, tuple(TIMM_MODES))]
+    options = _options(where, {"pairing": "flip", "per": usual}, axes, pairing=pairing, per=per)
     prob = _checks.fraction(where, "prob", prob)
     switch_prob = _checks.fraction(where, "switch_prob", switch_prob)
     mixup = _on(where, "mixup_alpha", mixup_alpha, MixUp, **options)
@@ -105,9 +109,9 @@ def timm(
     if cutmix_minmax is not None:
         bounds = _region.minmax(where, cutmix_minmax, "cutmix_minmax")
         cutmix = CutMix(minmax=bounds, **options)
-    mixer = _one_of(mixup, cutmix, (1 - switch_prob, switch_prob), per)
+    mixer = _one_of(mixup, cutmix, (1 - switch_prob, switch_prob), options["per"])
     always = mixer is OFF or (isinstance(prob, float) and prob == 1)
-    return mixer if always else RandomApply(mixer, prob, per=per)
+    return mixer if always else RandomApply(mixer, prob, per=options["per"])
 
 
 def torchvision(
@@ -116,6 +120,7 @@ def torchvision(
     *,
     axes: int | Sequence[int] | None = None,
     pairing: Pairing | PairingName | None = None,
+    per: Per | None = None,
 ) -> Mixer:
     """What torchvision's reference training script does: one of the two for each batch.
 
@@ -125,6 +130,8 @@ def torchvision(
         axes: the spatial axes that boxes limit, all by default: (1, 2) for video [B, T, H, W, C].
         pairing: which row is mixed with which; None keeps torchvision's "roll". "swap" is the
             fastest.
+        per: another granularity; None keeps "batch". torchvision draws once for the images of a
+            GPU, which `per=n` does for each n rows.
 
     Returns:
         The mixer: CutMix, MixUp or a RandomChoice of both, drawn per batch. If both are off, one
@@ -144,19 +151,25 @@ def torchvision(
         torchvision/transforms/v2/_augment.py, https://github.com/pytorch/vision.
     """
     where = "recipes.torchvision"
-    options = _options(where, "batch", pairing, "roll", axes)
+    options = _options(where, ROLLED, axes, pairing=pairing, per=per)
     mixup = _on(where, "mixup_alpha", mixup_alpha, MixUp, **options)
     cutmix = _on(where, "cutmix_alpha", cutmix_alpha, CutMix, axes=axes, **options)
-    return _one_of(mixup, cutmix, None, "batch")
+    return _one_of(mixup, cutmix, None, options["per"])
 
 
-def big_vision(p: ArrayLike, *, pairing: Pairing | PairingName | None = None) -> Mixer:
+def big_vision(
+    p: ArrayLike,
+    *,
+    pairing: Pairing | PairingName | None = None,
+    per: Per | None = None,
+) -> Mixer:
     """What big_vision's `mixup` does: one folded lambda for each batch.
 
     Args:
         p: the concentration of lambda, 0 for no MixUp.
         pairing: which row is mixed with which; None keeps big_vision's "roll". "swap" is the
             fastest.
+        per: another granularity; None keeps "batch".
 
     Returns:
         The mixer, `MixUp(p, per="batch", pairing="roll", fold=True)` by default; for 0 one that
@@ -177,14 +190,15 @@ def big_vision(p: ArrayLike, *, pairing: Pairing | PairingName | None = None) ->
         https://github.com/google-research/big_vision.
     """
     where = "recipes.big_vision"
-    options = _options(where, "batch", pairing, "roll")
+    options = _options(where, ROLLED, pairing=pairing, per=per)
     return _on(where, "p", p, MixUp, fold=True, **options) or OFF
 
 
-def _options(where: str, per: Per, pairing: Any, usual: PairingName, axes: Any = None) -> Any:
-    """The granularity and the pairing: the usual one of the library unless another is given."""
+def _options(where: str, usual: dict[str, Any], axes: Any = None, **given: Any) -> dict[str, Any]:
+    """The granularity and the pairing that are usual in a library, unless others are given."""
+    changed = {name: value for name, value in given.items() if value is not None}
     with _checks.renamed(where, "CutMix"):
-        mixer = CutMix(per=per, pairing=usual if pairing is None else pairing, axes=axes)
+        mixer = CutMix(**(usual | changed), axes=axes)
     return {"per": mixer.per, "pairing": mixer.pairing}
 
 

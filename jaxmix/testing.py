@@ -19,7 +19,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxmix import _checks
 from jaxmix._checks import ChannelAxis
 from jaxmix._composite import blends
-from jaxmix._mixers import CutMix, Mixer, MixUp, Per, check_mixer
+from jaxmix._mixers import CutMix, Mixer, MixUp, PerName, check_mixer
+from jaxmix._pairing import Flip
 from jaxmix._plan import Plan
 from jaxmix._policies import RandomApply, RandomChoice
 
@@ -37,7 +38,7 @@ def check(
 
     - "labels match pixels": the weight of a class in the mixed label is the share of its image in
       the mixed pixels, and rows of labels sum to 1, smoothed or not.
-    - "granularity": the rows of a batch, or the two of a pair, are drawn alike if `per` says so.
+    - "granularity": the rows of a batch, of a run or of a pair are drawn alike if `per` says so.
     - "bits and dtypes": pixels that show one image alone have its bits, whatever the other one
       holds there; others are the weighted mean, rounded once; images keep their dtype.
     - "pure": the same key gives the same result again, under `jax.jit`, from a call and, within
@@ -70,7 +71,9 @@ def check(
     policy = RandomApply(RandomChoice((mixer, *others), probs=(0.6, 0.2, 0.2)), 0.8)
     layout: Any = {"channel_axis": channel_axis}
     variants = [mixer, policy]
-    for per in (per for per in get_args(Per) if per != mixer.per):
+    group = shape[0] // (mixer.pairing.groups if isinstance(mixer.pairing, Flip) else 1)
+    run = max((n for n in range(1, group) if group % n == 0), default=1)
+    for per in (per for per in (*get_args(PerName), run) if per != mixer.per):
         with contextlib.suppress(ValueError):  # Not every mixer has every granularity.
             variants.append(dataclasses.replace(mixer, per=per))
     for variant in variants:
@@ -99,6 +102,8 @@ def _granularity(plan: Plan, mixer: Mixer) -> Findings:
     if isinstance(mixer, RandomApply | RandomChoice):
         return  # The mixers in them keep their own granularity.
     first = {"pair": np.asarray(plan.partner), "batch": np.zeros(plan.batch, int)}
+    if isinstance(mixer.per, int):
+        first[mixer.per] = np.arange(plan.batch) // mixer.per * mixer.per
     for drawn in map(np.asarray, jax.tree.leaves((plan.region, plan.opacity, plan.lam))):
         yield "what is drawn", drawn, drawn[first.get(mixer.per, ...)], 0
 

@@ -102,10 +102,13 @@ SIGNATURES = [
     (
         recipes.timm,
         "(mixup_alpha=1.0, cutmix_alpha=0.0, cutmix_minmax=None, prob=1.0, switch_prob=0.5, "
-        'mode="batch", *, axes=None, pairing=None)',
+        'mode="batch", *, axes=None, pairing=None, per=None)',
     ),
-    (recipes.torchvision, "(cutmix_alpha=0.0, mixup_alpha=0.0, *, axes=None, pairing=None)"),
-    (recipes.big_vision, "(p, *, pairing=None)"),
+    (
+        recipes.torchvision,
+        "(cutmix_alpha=0.0, mixup_alpha=0.0, *, axes=None, pairing=None, per=None)",
+    ),
+    (recipes.big_vision, "(p, *, pairing=None, per=None)"),
     (plot.show, "(images, labels=None, plan=None, *, class_names=None, columns=8)"),
     (plot.gallery, "(images, mixers, key)"),
     (testing.check, '(mixer, *, shape=(8, 6, 5, 3), channel_axis="auto")'),

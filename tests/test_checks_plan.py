@@ -238,7 +238,7 @@ ONLY = [
         "valid-of-rank-2",
         ValueError,
         lambda key, images, labels: plan(key).only(np.ones((8, 1), bool)),
-        *(r"Plan\.only", "valid", dims(8), dims(8, 1)),
+        *(r"Plan\.only", "valid", dims(8, 16, 12), dims(8, 1)),
     ),
 ]
 

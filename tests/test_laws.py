@@ -95,13 +95,15 @@ def allowed(case):
     per, rows, pairing = case["per"], case["rows"], case["pairing"]
     if per == "pair" and not pairing.startswith(("swap", "flip")):
         return False
+    if per == 3 and rows != 6:
+        return False
     if (pairing == "flip-groups2" and rows % 2) or (pairing == "permutation-index" and rows != 6):
         return False
     return case["dtype"] != "bool" or case["mixer"] in OPAQUE
 
 
 AXES = {
-    "per": ("example", "pair", "batch"),
+    "per": ("example", "pair", "batch", 3),
     "pairing": [name for name in PAIRINGS if name != "flip-groups8"],
     "dtype": DTYPES,
     "rank": list(SPATIAL),

@@ -474,6 +474,52 @@ def test_per_batch_all_rows_share_one_draw(mixer):
     assert draws(mixer.plan(jax.random.key(12), (16, 101, 103, 1)))[0] != first[0]
 
 
+@pytest.mark.parametrize("pairing", ["swap", "roll", Flip(groups=4), Flip(groups=2), Flip()])
+@pytest.mark.parametrize("mixer", granular(4), ids=str)
+def test_per_n_the_rows_of_a_run_share_one_draw(mixer, pairing):
+    mixer = dataclasses.replace(mixer, pairing=pairing)
+    rows = draws(mixer.plan(jax.random.key(13), (16, 101, 103, 1)))
+    runs = [rows[i : i + 4] for i in range(0, 16, 4)]
+    assert len(set(rows)) == 4 and all(run == 4 * run[:1] for run in runs)
+
+
+def test_per_n_is_once_per_example_or_once_per_batch_at_its_ends():
+    shape = (6, 31, 33, 1)
+    for per, same_as in ((1, "example"), (6, "batch")):
+        run, other = (CutMix(per=p).plan(jax.random.key(13), shape) for p in (per, same_as))
+        np.testing.assert_array_equal(run.lam, other.lam)
+    assert CutMix(per=np.int64(3)) == CutMix(per=3) and hash(CutMix(per=3)) != hash(CutMix())
+    assert eval(repr(CutMix(per=3))) == CutMix(per=3)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: CutMix(per=0), "^CutMix: per must be at least 1, got 0"),
+        (lambda: CutMix(per=True), '^CutMix: per must be one of "example".* how many rows share'),
+        (lambda: CutMix(per=2.0), '^CutMix: per must be one of "example".* how many rows share'),
+        (lambda: plan_of(CutMix(per=3)), "^CutMix: per=3 must divide the batch size, got 8"),
+        (lambda: plan_of(RandomApply(MixUp(), per=5)), "^RandomApply: per=5 must divide.* 8"),
+        (lambda: plan_of(RandomChoice((MixUp(per=5),))), "^MixUp: per=5 must divide .* 8"),
+        (
+            lambda: jaxmix.mixup(jax.random.key(0), np.ones(SHAPE), np.ones((8, 5)), per=3),
+            "^mixup: per=3 must divide the batch size, got 8",
+        ),
+        (
+            lambda: MixUp(per=4, pairing=Flip(groups=2)).plan(jax.random.key(0), (12, 4)),
+            r"^MixUp: per=4 must divide the groups .*, got '6 rows'; Flip\(groups=3\) pairs",
+        ),
+    ],
+)
+def test_runs_fill_the_batch_and_the_groups_of_the_pairing(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def plan_of(mixer):
+    return mixer.plan(jax.random.key(0), SHAPE)
+
+
 @pytest.mark.parametrize("mixer", granular("pair"), ids=str)
 @pytest.mark.parametrize("pairing", [Swap(), Flip(groups=2)], ids=repr)
 def test_per_pair_the_two_of_a_pair_share_one_draw(mixer, pairing):
@@ -495,7 +541,7 @@ def test_per_pair_the_row_of_an_odd_batch_that_is_alone_draws_its_own(mixer):
         assert rows.count(rows[alone]) == 1
 
 
-@pytest.mark.parametrize("per", ["example", "pair", "batch"])
+@pytest.mark.parametrize("per", ["example", "pair", "batch", 3])
 def test_the_law_of_lam_does_not_depend_on_per(per):
     keys = jax.random.split(jax.random.key(15), 10_000)
     mixer = MixUp(0.4, per=per)

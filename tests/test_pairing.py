@@ -237,6 +237,27 @@ def test_permutation_differs_from_key_to_key_and_is_replayed_by_its_index():
     assert np.array_equal(plan.pairing.take(images), images[plan.partner])
 
 
+def test_an_index_may_repeat_rows_and_be_traced():
+    """C-Mixup: partners with a similar target, found inside of jit."""
+    targets = jnp.array([0.0, 5.0, 5.5, 0.2, 9.0, 0.1])
+    images = jax.random.uniform(fresh(), (6, 4, 4, 1))
+
+    @jax.jit
+    def mix(targets, images):
+        distance = jnp.abs(targets[:, None] - targets[None]) + 99 * jnp.eye(6)
+        pairing = Permutation(jnp.argmin(distance, axis=1))
+        plan = MixUp(pairing=pairing).plan(fresh(1), images.shape)
+        return plan, plan.images(images), plan.labels(targets[:, None])
+
+    plan, mixed, labels = mix(targets, images)
+    partner = np.array([5, 2, 1, 5, 2, 0])
+    np.testing.assert_array_equal(plan.partner, partner)
+    for x, found in ((images, mixed), (targets[:, None], labels)):
+        lam = np.asarray(plan.lam).reshape(6, *[1] * (x.ndim - 1))
+        x = np.asarray(x)
+        np.testing.assert_allclose(found, lam * x + (1 - lam) * x[partner], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("index", "found"), [([0, 3, 1], "0 to 3"), ([-1, 0, 1], "-1 to 1"), ((1, 2, 3), "1 to 3")]
 )

@@ -504,3 +504,46 @@ def test_a_stack_of_plans_is_mapped_over_and_not_used_as_one():
         with pytest.raises(ValueError, match="split or stacked"):
             use()
     assert jax.vmap(lambda plan: plan.images(images))(plans).shape == (4, *SHAPE)
+
+
+# One plan over another.
+
+ONES = np.broadcast_to(np.eye(16, dtype=np.float32)[:, None, None], (16, 32, 24, 16))
+
+
+def off_by(first, second):
+    """The mean share of a label that is not where the pixels are."""
+    pixels = np.asarray(second.images(first.images(jnp.asarray(ONES))), np.float64).mean((1, 2))
+    labels = np.asarray(second.labels(first.labels(jnp.eye(16))), np.float64)
+    np.testing.assert_allclose(labels.sum(1), np.ones(16), atol=1e-6)
+    return np.abs(pixels - labels).sum(1).mean() / 2
+
+
+@pytest.mark.parametrize("later", [CutMix(pairing=Roll(2)), MixUp(pairing=Roll(2))], ids=str)
+def test_over_a_blend_labels_are_exact(later):
+    first = MixUp().plan(fresh(), ONES.shape)
+    assert off_by(first, later.plan(fresh(1), ONES.shape)) < 1e-6
+
+
+def test_a_blend_over_a_box_is_exact():
+    first = CutMix().plan(fresh(), ONES.shape)
+    assert off_by(first, MixUp(pairing=Roll(2)).plan(fresh(1), ONES.shape)) < 1e-6
+
+
+def test_a_cut_across_the_rows_over_one_across_the_columns_is_exact():
+    """RICAP, four images in one."""
+    first = CutMix(axes=1, box="contained").plan(fresh(), ONES.shape)
+    second = CutMix(axes=0, box="contained", pairing=Roll(2)).plan(fresh(1), ONES.shape)
+    assert off_by(first, second) < 1e-6
+    mixed = second.images(first.images(jnp.asarray(ONES)))
+    assert (np.asarray(mixed).any((1, 2)).sum(1) == 4).any()
+
+
+def test_a_box_over_a_box_is_not():
+    """As the docstring of `Plan.images` says."""
+    keys = jax.random.split(jax.random.key(2), (40, 2))
+    second = CutMix(pairing=Roll(2))
+    found = [
+        off_by(CutMix().plan(one, ONES.shape), second.plan(two, ONES.shape)) for one, two in keys
+    ]
+    assert np.mean(found) == pytest.approx(0.1, abs=0.01)

@@ -414,3 +414,97 @@ def test_nothing_is_sent_to_the_device():
         plan.labels(labels, num_classes=4, smoothing=smoothing)
         plan.accuracy(rows, labels)
         plan.only(valid)
+
+
+# Labels of their own.
+
+
+def relabelled(share, rows=6, pairing="roll"):
+    plan = CutMix(pairing=pairing).plan(fresh(), (rows, 8, 6, 3))
+    return plan, plan.relabel(share)
+
+
+@pytest.mark.parametrize("pairing", ["swap", "flip", "roll", "permutation"])
+@pytest.mark.parametrize("rows", [6, 5])
+def test_labels_loss_and_accuracy_follow_another_share(pairing, rows):
+    share = np.linspace(0, 1, rows, dtype=np.float32)
+    plan, other = relabelled(share, rows, pairing)
+    partner, own = np.asarray(plan.partner), np.asarray(plan.partner) == np.arange(rows)
+    expected = np.where(own, 1, share)
+    labels = np.asarray(other.labels(jnp.arange(rows), num_classes=rows, smoothing=0.3), np.float64)
+    hot = np.eye(rows) * 0.7 + 0.3 / rows
+    mixed = expected[:, None] * hot + (1 - expected[:, None]) * hot[partner]
+    np.testing.assert_allclose(labels, mixed, atol=1e-6)
+    np.testing.assert_allclose(labels.sum(1), np.ones(rows), rtol=0, atol=2**-22)
+    logits = jax.random.normal(fresh(1), (rows, rows))
+    loss = other.loss(optax.softmax_cross_entropy_with_integer_labels, logits, jnp.arange(rows))
+    dense = optax.softmax_cross_entropy(logits, other.labels(jnp.eye(rows)))
+    np.testing.assert_allclose(loss, dense, rtol=1e-5)
+    accuracy = other.accuracy(jnp.eye(rows), jnp.arange(rows))
+    np.testing.assert_allclose(accuracy, expected, atol=1e-6)
+    np.testing.assert_array_equal(other.lam, share)
+
+
+def test_pixels_and_maps_follow_no_other_share():
+    plan, other = relabelled(np.full(6, 0.25, np.float32))
+    images, maps = numbers((6, 8, 6, 3)), numbers((6, 8, 6), "int32")
+    np.testing.assert_array_equal(other.images(images), plan.images(images))
+    np.testing.assert_array_equal(other.maps(maps), plan.maps(maps))
+    np.testing.assert_array_equal(other.weights(images.shape), plan.weights(images.shape))
+
+
+def test_another_share_survives():
+    """Slices, other resolutions, valid rows and pixels, jit, vmap and scan."""
+    share = jnp.linspace(0, 1, 8)
+    plan = CutMix(grid=2).plan(fresh(), (8, 8, 6, 3)).relabel(share)
+    np.testing.assert_array_equal(plan[2:6].lam, share[2:6])
+    np.testing.assert_array_equal(plan.at((8, 4, 3, 3)).lam, share)
+    valid = jnp.arange(8) < 6
+    np.testing.assert_array_equal(plan.only(valid).lam, jnp.where(valid, share, 1))
+    pixels = jnp.broadcast_to((jnp.arange(6) < 3)[None, None], (8, 8, 6))
+    np.testing.assert_array_equal(plan.only(pixels).lam, share)
+    np.testing.assert_array_equal(
+        plan.only(Box(*jnp.array([[[0, 0]] * 8, [[8, 3]] * 8]))).lam, share
+    )
+    np.testing.assert_array_equal(
+        jax.jit(lambda plan, y: plan.relabel(y).lam)(plan, 1 - share), 1 - share
+    )
+    shares = jnp.stack((share, 1 - share))
+    many = jax.vmap(plan.relabel)(shares)
+    np.testing.assert_array_equal(many.lam, shares)
+    labels = jax.vmap(lambda plan: plan.labels(jnp.eye(8)))(many)
+    np.testing.assert_array_equal(labels[1], plan.relabel(1 - share).labels(jnp.eye(8)))
+    assert jax.tree.structure(plan.relabel(share)) == jax.tree.structure(plan)
+
+
+def test_with_donors_a_row_that_is_its_own_partner_follows_its_share():
+    share = jnp.array([0.0, 0.25, 0.5, 1.0])
+    plan = Plan.of((4, 2, 2, 1), Roll(0)).relabel(share)
+    zeros, ones = jnp.zeros((4, 1)), jnp.ones((4, 1))
+    np.testing.assert_array_equal(plan.labels(zeros, donors=ones)[:, 0], 1 - share)
+    np.testing.assert_array_equal(plan.labels(zeros), zeros)
+
+
+@pytest.mark.parametrize(
+    "share, error, message",
+    [
+        (np.ones(5), ValueError, r"share must have the shape \(6,\), got float64\[5\]"),
+        (jnp.ones((6, 1)), ValueError, r"share must have the shape \(6,\), got float32\[6, 1\]"),
+        (0.5, TypeError, "share must be an array, got float"),
+        ([0.5] * 6, TypeError, r"share must be an array, got list; pass jnp\.asarray\(share\)"),
+        (np.ones(6, complex), TypeError, "share must be real numbers"),
+        (np.array([0, 0, 1.5, 0, 0, 0]), ValueError, r"share must be in \[0, 1\], got 1\.5"),
+        (np.array([0, -1, 0, 0, 0, 0]), ValueError, r"share must be in \[0, 1\], got -1"),
+        (np.full(6, np.nan), ValueError, r"share must be in \[0, 1\], got nan"),
+    ],
+    ids=str,
+)
+def test_a_bad_share(share, error, message):
+    with pytest.raises(error, match=rf"^Plan\.relabel: {message}"):
+        relabelled(share)
+
+
+def test_a_share_of_any_real_dtype():
+    for dtype in ("float64", "float16", "int32", "bool", "bfloat16"):
+        _, other = relabelled(np.array([0, 1, 1, 0, 1, 0]).astype(dtype))
+        assert other.lam.dtype == jnp.float32 and other.lam.tolist() == [0, 1, 1, 0, 1, 0]

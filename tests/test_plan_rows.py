@@ -1,4 +1,4 @@
-"""Some rows of a plan: only the valid ones, and slices of the batch."""
+"""Parts of a plan: only the valid rows or pixels, and slices of the batch."""
 
 import jax
 import jax.numpy as jnp
@@ -331,3 +331,181 @@ def test_only_and_slices_commute():
     for start in (0, 4, 8):
         part = plan[start : start + 4].only(valid[start : start + 4])
         assert_same_bits(part, plan.only(valid)[start : start + 4])
+
+
+# Only valid pixels.
+
+
+def padded(rows=8, spatial=(8, 6), seed=0):
+    """Images of different sizes in one batch: what is valid, as a box and as bools."""
+    rng = np.random.default_rng(seed)
+    sizes = np.stack([rng.integers(n // 2, n, rows) for n in spatial], 1)
+    sizes[1], sizes[2, 0] = spatial, 0  # One that is whole, and one of which nothing is valid.
+    along = [np.arange(n) for n in spatial]
+    inside = [i < sizes[:, d : d + 1] for d, i in enumerate(along)]
+    valid = inside[0][:, :, None] & inside[1][:, None]
+    return Box(jnp.zeros((rows, 2), jnp.int32), jnp.asarray(sizes, jnp.int32)), jnp.asarray(valid)
+
+
+def speckled(rows=8, spatial=(8, 6), seed=0):
+    return jnp.asarray(np.random.default_rng(seed).random((rows, *spatial)) < 0.7)
+
+
+VALID_MIXERS = {
+    "cutmix": CutMix(),
+    "mixup": MixUp(),
+    "choice": RandomChoice((CutMix(), MixUp())),
+    "runs": CutMix(per=4, pairing="roll"),
+    "permutation": MixUp(per="batch", pairing=Permutation()),
+    "applied": RandomApply(CutMix(box="contained", pairing="flip"), 0.7),
+}
+
+
+def check_pixels(plan, only, valid, others):
+    """Law 1 on the valid pixels, and nothing painted where something is not valid."""
+    rows = valid.shape[0]
+    eye = np.broadcast_to(np.eye(rows, dtype=np.float32)[:, None, None], (*valid.shape, rows))
+    mixed = np.asarray(only.images(jnp.asarray(eye)), np.float64)
+    counted = np.asarray(valid)[..., None]
+    some = counted.any((1, 2, 3))
+    painted = (mixed * counted).sum((1, 2)) / np.maximum(counted.sum((1, 2)), 1)
+    labels = np.asarray(only.labels(jnp.arange(rows), num_classes=rows), np.float64)
+    np.testing.assert_allclose(labels[some], painted[some], rtol=0, atol=2**-21)
+    np.testing.assert_array_equal(labels[~some], np.eye(rows)[~some])
+    both = np.asarray(valid) & np.asarray(others)
+    before, after = (np.asarray(p.weights((*valid.shape, 1))) for p in (plan, only))
+    np.testing.assert_array_equal(after, np.where(both, before, 1))
+    assert (before < 1).any() and (np.asarray(only.lam) != np.asarray(plan.lam)).any()
+
+
+@pytest.mark.parametrize("kind", ["padding", "void"])
+@pytest.mark.parametrize("name", VALID_MIXERS)
+def test_only_valid_pixels_are_painted_and_counted(name, kind):
+    plan = VALID_MIXERS[name].plan(fresh(), (8, 8, 6, 3))
+    valid = padded()[1] if kind == "padding" else speckled()
+    check_pixels(plan, plan.only(valid), valid, valid[plan.partner])
+
+
+@pytest.mark.parametrize("name", VALID_MIXERS)
+def test_a_valid_box_is_the_same_as_its_pixels_and_boxes_stay_boxes(name):
+    plan = VALID_MIXERS[name].plan(fresh(), (8, 8, 6, 3))
+    box, valid = padded()
+    if plan.region is None:
+        with pytest.raises(
+            ValueError, match=r"^Plan\.only: .* have a region.*bool\[B, \*spatial\]"
+        ):
+            plan.only(box)
+        return
+    only, pixels = plan.only(box), plan.only(valid)
+    assert isinstance(only.region, Box) and isinstance(pixels.region, Mask)
+    np.testing.assert_array_equal(only.lam, pixels.lam)
+    images = numbers((8, 8, 6, 3))
+    np.testing.assert_array_equal(only.images(images), pixels.images(images))
+    check_pixels(plan, only, valid, valid[plan.partner])
+
+
+@pytest.mark.parametrize("kind", regions(8))
+def test_only_valid_pixels_of_every_kind_of_region(kind):
+    plan = Plan.of((8, 6, 5, 3), "swap", **regions(8)[kind])
+    valid = speckled(spatial=(6, 5))
+    check_pixels(plan, plan.only(valid), valid, valid[plan.partner])
+    if plan.region is not None:
+        box, valid = padded(spatial=(6, 5))
+        check_pixels(plan, plan.only(box), valid, valid[plan.partner])
+
+
+@pytest.mark.parametrize("name", ["cutmix", "mixup", "choice"])
+def test_only_the_valid_pixels_of_the_donors(name):
+    plan = VALID_MIXERS[name].plan(fresh(), (8, 8, 6, 3))
+    valid, others = speckled(), speckled(seed=1)
+    only = plan.only(valid, donors=others)
+    both = np.asarray(valid & others[plan.partner])
+    before, after = (np.asarray(p.weights((8, 8, 6, 3))) for p in (plan, only))
+    np.testing.assert_array_equal(after, np.where(both, before, 1))
+    if plan.region is not None:
+        (box, valid), (donors, others) = padded(), padded(seed=1)
+        boxes, pixels = plan.only(box, donors=donors), plan.only(valid, donors=others)
+        np.testing.assert_array_equal(boxes.lam, pixels.lam)
+
+
+def test_nothing_that_is_not_valid_is_shown_or_reaches_a_gradient():
+    plan = RandomChoice((CutMix(), MixUp())).plan(fresh(), (8, 8, 6, 3))
+    valid = speckled()
+    images = jnp.where(valid[..., None], numbers((8, 8, 6, 3)), jnp.nan)
+
+    def total(images):
+        mixed = plan.only(valid).images(images)
+        return jnp.sum(jnp.where(valid[..., None], mixed, 0)), mixed
+
+    (_, mixed), gradient = jax.value_and_grad(total, has_aux=True)(images)
+    np.testing.assert_array_equal(np.isnan(mixed), np.isnan(images))
+    assert np.isfinite(gradient).all()
+
+
+def test_valid_pixels_count_exactly():
+    """Lam is the ratio of two counts, rounded once."""
+    spatial = (301, 299)
+    plan = CutMix().plan(fresh(), (8, *spatial, 1))
+    box, valid = padded(spatial=spatial)
+    only = plan.only(box)
+    painted = np.prod(np.asarray(only.region.stop - only.region.start), axis=1)
+    total = np.asarray(valid).sum((1, 2))
+    left = np.where(total == 0, 1, (total - painted) / np.maximum(total, 1))
+    np.testing.assert_array_equal(only.lam, left.astype(np.float32))
+    np.testing.assert_array_equal(plan.only(valid).lam, only.lam)
+
+
+def test_recordings_of_different_lengths():
+    """Their ends are silent: [B, T, F, C], cut in time, valid for as long as they last."""
+    plan = CutMix(axes=0).plan(fresh(), (8, 40, 5, 1))
+    lengths = jnp.array([40, 31, 22, 40, 7, 1, 0, 33])
+    recorded = Box(jnp.zeros((8, 2), jnp.int32), jnp.stack((lengths, jnp.full(8, 5)), 1))
+    only = plan.only(recorded)
+    np.testing.assert_array_equal(only.region.stop[:, 1] - only.region.start[:, 1] > 0, True)
+    mixed = only.images(
+        jnp.where(jnp.arange(40)[None] < lengths[:, None], 1.0, 0.0)[..., None, None].repeat(5, 2)
+    )
+    np.testing.assert_array_equal(mixed.sum((1, 2, 3)), 5 * lengths.astype(jnp.float32))
+
+
+def test_a_box_that_is_lost_stays_lost():
+    plan = jax.jit(lambda alpha: CutMix(alpha).plan(fresh(), (8, 8, 6, 3)))(jnp.nan)
+    for valid in padded():
+        assert np.isnan(plan.only(valid).lam).all()
+
+
+def test_valid_pixels_under_jit_vmap_and_on_a_slice():
+    plan, (box, valid) = CutMix().plan(fresh(), (8, 8, 6, 3)), padded()
+    for given in (box, valid):
+        only = plan.only(given)
+        again = jax.jit(lambda plan, given: plan.only(given))(plan, given)
+        assert jax.tree.structure(again) == jax.tree.structure(only)
+        jax.tree.map(np.testing.assert_array_equal, again, only)
+        np.testing.assert_array_equal(
+            only[2:6].lam, plan[2:6].only(jax.tree.map(lambda x: x[2:6], given)).lam
+        )
+        many = jax.vmap(plan.only)(jax.tree.map(lambda x: jnp.stack((x, x)), given))
+        np.testing.assert_array_equal(many.lam[1], only.lam)
+
+
+@pytest.mark.parametrize(
+    "valid, error, message",
+    [
+        (np.ones((8, 8, 5), bool), ValueError, r"valid must have the shape \(8, 8, 6\)"),
+        (np.ones((8, 8), bool), ValueError, r"valid must have the shape \(8, 8, 6\)"),
+        (np.ones((7, 8, 6), bool), ValueError, "valid must have the batch size of the plan, 8"),
+        (np.ones((8, 8, 6)), TypeError, r"valid must be bool\[B\] or bool\[B, \*spatial\].* > 0"),
+        (Mask(np.ones((8, 8, 6), bool)), TypeError, "valid must be an array, got Mask"),
+        (Box(np.zeros((7, 2), int), np.ones((7, 2), int)), ValueError, r"Box\.start .*\(8, 2\)"),
+        (Box(np.zeros((8, 3), int), np.ones((8, 3), int)), ValueError, r"Box\.start .*\(8, 2\)"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_bad_pixels(valid, error, message):
+    plan = CutMix().plan(fresh(), (8, 8, 6, 3))
+    with pytest.raises(error, match=rf"^Plan\.only: {message}"):
+        plan.only(valid)
+    with pytest.raises((TypeError, ValueError), match=r"^Plan\.only: "):
+        plan.only(padded()[0], donors=valid)
+    with pytest.raises((TypeError, ValueError), match=r"^Plan\.only: "):
+        plan.only(padded()[1], donors=padded()[0])

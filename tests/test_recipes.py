@@ -58,6 +58,22 @@ FLIPPED = {"per": "batch", "pairing": "flip"}
         ),
         (recipes.torchvision(1.0, axes=[1, 2]), CutMix(1.0, axes=(1, 2), **BATCH)),
         (recipes.big_vision(0.2, pairing="swap"), MixUp(0.2, per="batch", fold=True)),
+        (recipes.big_vision(0.2, per="example"), MixUp(0.2, pairing="roll", fold=True)),
+        (
+            recipes.timm(0.8, 1.0, prob=0.5, per=4),
+            RandomApply(
+                RandomChoice(
+                    (MixUp(0.8, per=4, pairing="flip"), CutMix(box="timm", per=4, pairing="flip")),
+                    probs=(0.5, 0.5),
+                    per=4,
+                ),
+                per=4,
+            ),
+        ),
+        (
+            recipes.torchvision(1.0, 0.2, per="pair", pairing="swap"),
+            RandomChoice((MixUp(0.2, per="pair"), CutMix(per="pair")), per="pair"),
+        ),
     ],
     ids=str,
 )
