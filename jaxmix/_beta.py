@@ -50,8 +50,8 @@ def symmetric_beta(
         raise TypeError(f"symmetric_beta: dtype must be a floating dtype, got {dtype}")
     dtype = jax.dtypes.canonicalize_dtype(dtype)  # float32 for float64, unless that is enabled.
     shape = _checks.shape("symmetric_beta", shape, least_rank=0)
-    given = getattr(alpha, "shape", ())
-    if given == ():
+    given = _checks.shape_of(alpha)
+    if not given:
         return _draw(key, _checks.alpha("symmetric_beta", alpha), shape, dtype)
     sizes = zip(reversed(given), reversed(shape), strict=False)
     if len(given) > len(shape) or any(n not in (1, of) for n, of in sizes):

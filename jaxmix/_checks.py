@@ -76,12 +76,9 @@ def array(where: str, argument: str, value: Any) -> Array | np.ndarray:
     if hasattr(type(value), "__jax_array__"):
         value = jnp.asarray(value)
     if not isinstance(value, Array | np.ndarray):
-        remedy = f"pass jnp.asarray({argument})"
+        got, remedy = type(value).__name__, f"pass jnp.asarray({argument})"
         if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
-            remedy = "pass its arrays one by one"
-            if argument == "images":
-                remedy += ", as in jax.tree.map(plan.images, images)"
-        got = type(value).__name__
+            remedy = "pass its arrays one by one, as in jax.tree.map(plan.images, tree)"
         raise TypeError(f"{where}: {argument} must be an array, got {got}; {remedy}")
     if value.ndim == 0:
         raise value_error(where, f"{argument} must have a batch axis", value)
@@ -191,10 +188,8 @@ def channel(where: str, sizes: tuple, channel_axis: Any, *, region: bool) -> int
     if 0 < position < rank:
         return position
     if region:
-        raise ValueError(
-            f"{where}: channel_axis={channel_axis} is not valid for shape {sizes}: it must be from "
-            f"1 to {rank - 1}, or from {1 - rank} to -1, or None if there is no channel axis"
-        )
+        wanted = f"channel_axis={channel_axis} must name an axis but the first, or be None"
+        raise value_error(where, wanted, sizes)
     return None
 
 

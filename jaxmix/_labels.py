@@ -18,12 +18,8 @@ def checked(where: str, argument: str, value: Any, num_classes: Any) -> Array | 
     ids = jnp.issubdtype(value.dtype, jnp.integer)
     if value.ndim > 2:
         remedy = "integer maps go to plan.maps, real-valued ones to plan.images"
-        if value.ndim == 3:
-            batch, time, width = value.shape
-            remedy += (
-                f"; labels of frames [B, T, K] are plan.at(({batch}, {time}, 1, {width}))"
-                f'.images({argument}[:, :, None].astype("float32"))[:, :, 0]'
-            )
+        remedy += "; labels of frames [B, T, K] are plan.at((B, T, 1, K))"
+        remedy += f'.images({argument}[:, :, None].astype("float32"))[:, :, 0]'
         wanted = f"{argument} must be class ids int[B] or dense [B, K]"
         raise _checks.type_error(where, wanted, value, remedy)
     if num_classes is not None:

@@ -460,12 +460,11 @@ class Plan:
             if getattr(rows, name) is not None:
                 _checks.count(where, name, getattr(rows, name), None)
         batch = self._size(where)
-        if not isinstance(batch, int):
-            raise _checks.value_error(where, "only plans of a static batch have slices", batch)
-        start, stop, step = rows.indices(batch)
+        if not isinstance(batch, int) or rows.step not in (None, 1):
+            wanted = f"plans of a static batch have slices without a step, of {batch} rows"
+            raise _checks.value_error(where, wanted, rows)
+        start, stop, _ = rows.indices(batch)
         stop = max(start, stop)
-        if step != 1:
-            raise _checks.value_error(where, "a slice of a plan has no step", rows)
         within = self.pairing.within(start, stop, batch)
         pairing = _pairing.SAME_ROW if start == stop else within
         if pairing is None:

@@ -187,6 +187,7 @@ ARGUMENTS = {
     "mixup_alpha": recipes.timm,
     "mode": lambda bad: recipes.timm(mode=bad),
     "p": recipes.big_vision,
+    "alpha of": lambda bad: symmetric_beta(fresh(), bad),
     "columns": lambda bad: jaxmix.plot.show(IMAGES, columns=bad),
 }
 
@@ -196,7 +197,8 @@ ARGUMENTS = {
 def test_no_check_fails_itself(kind, argument):
     with pytest.raises((TypeError, ValueError)) as raised:
         ARGUMENTS[argument](kind())
-    assert re.match(rf"[\w.:\[\]]+: .*\b{argument}\b", str(raised.value)), raised.value
+    name = argument.removesuffix(" of")
+    assert re.match(rf"[\w.:\[\]]+: .*\b{name}\b", str(raised.value)), raised.value
 
 
 # Arrays.
@@ -217,7 +219,7 @@ class _Views(_Batch):
 @pytest.mark.parametrize("tree", [{"left": IMAGES, "right": 1 - IMAGES}, _Views(IMAGES, IMAGES)])
 def test_a_pytree_of_images_is_mapped(tree):
     plan = CutMix().plan(fresh(), SHAPE)
-    remedy = re.escape("jax.tree.map(plan.images, images)")
+    remedy = re.escape("jax.tree.map(plan.images, tree)")
     for call in (plan.images, lambda images: CutMix()(fresh(), images)):
         with pytest.raises(TypeError, match=f"images must be an array.*{remedy}"):
             call(tree)
@@ -354,7 +356,8 @@ def test_labels_of_frames_go_where_the_error_says(mixer):
     call = re.search(r"are (plan\.at\(.*\[:, :, 0\])", str(raised.value))
     assert call, raised.value
     plan = mixer.plan(fresh(), sound.shape)
-    mixed = eval(call[1], {"plan": plan, "labels": frames})
+    names = dict(zip("BTK", frames.shape, strict=True))
+    mixed = eval(call[1], {"plan": plan, "labels": frames, **names})
     weights = np.asarray(plan.weights(sound.shape))[:, :, :1]
     expected = weights * frames + (1 - weights) * frames[np.asarray(plan.partner)]
     np.testing.assert_allclose(mixed, expected, atol=1e-6)
