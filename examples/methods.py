@@ -11,6 +11,7 @@ what each one does, and leaves pictures in runs/methods/methods.png, within a mi
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -119,7 +120,7 @@ class SaliencyMix(CutMix):
     Uddin et al. 2020, https://arxiv.org/abs/2006.01791.
     """
 
-    saliency: jax.Array | None = dataclasses.field(default=None, kw_only=True, metadata=ROWS)
+    saliency: Any = dataclasses.field(default=None, kw_only=True, metadata=ROWS)
 
     def draw(self, key, rows, spatial):
         theirs = self.pairing.take(self.saliency).reshape(rows, -1)
@@ -134,7 +135,7 @@ class AttentiveCutMix(Mixer):
     Walawalkar et al. 2020, https://arxiv.org/abs/2003.13048.
     """
 
-    attention: jax.Array | None = dataclasses.field(default=None, metadata=ROWS)
+    attention: Any = dataclasses.field(default=None, metadata=ROWS)
     count: int = dataclasses.field(default=6, metadata=STATIC)
 
     def draw(self, key, rows, spatial):
@@ -151,7 +152,7 @@ class ClassMix(Mixer):
     For semi-supervised segmentation. Olsson et al. 2020, https://arxiv.org/abs/2007.07936.
     """
 
-    maps: jax.Array | None = dataclasses.field(default=None, metadata=ROWS)
+    maps: Any = dataclasses.field(default=None, metadata=ROWS)
     classes: int = dataclasses.field(default=2, metadata=STATIC)
 
     def draw(self, key, rows, spatial):
