@@ -1,5 +1,6 @@
 """Samplers: uniforms, and symmetric Beta variates without a rejection loop."""
 
+import contextlib
 import functools
 from typing import Any
 
@@ -46,7 +47,10 @@ def symmetric_beta(
         Devroye 1996, Random variate generation in one line of code, Proc. WSC 28.
     """
     _checks.key("symmetric_beta", key)
-    if not jnp.issubdtype(dtype, jnp.floating):
+    floating = False
+    with contextlib.suppress(TypeError):
+        floating = jnp.issubdtype(dtype, jnp.floating)
+    if not floating:
         raise TypeError(f"symmetric_beta: dtype must be a floating dtype, got {dtype}")
     dtype = jax.dtypes.canonicalize_dtype(dtype)  # float32 for float64, unless that is enabled.
     shape = _checks.shape("symmetric_beta", shape, least_rank=0)

@@ -5,11 +5,10 @@ its normal form, or raise an error that says what was expected, what came and wh
 """
 
 import contextlib
-import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -18,6 +17,7 @@ import numpy as np
 from jax import Array, export
 
 ChannelAxis = int | Literal["auto"] | None
+_config: Any = jax.config
 
 # The positive numbers of float32, in which lambdas and choices are computed; smaller ones, which
 # are not normal, are 0 to XLA on CPUs.
@@ -37,8 +37,13 @@ def describe(value: Any) -> str:
 def shape_of(value: Any) -> tuple | None:
     """The shape of an array of any library; None for anything else, whatever it answers."""
     with contextlib.suppress(Exception):
-        return value.shape if isinstance(value.shape, tuple) else None
+        return value.shape if isinstance(value.shape, tuple) and value.dtype else None
     return None
+
+
+def is_variable(value: Any) -> bool:
+    """Whether it holds an array, as the variables of Flax do."""
+    return hasattr(type(value), "__jax_array__")
 
 
 def sequence(value: Any, *, arrays: bool = True) -> Any:
@@ -73,11 +78,11 @@ def renamed(where: str, *calls: str) -> Iterator[None]:
 
 def array(where: str, argument: str, value: Any) -> Array | np.ndarray:
     """An array with a batch axis."""
-    if hasattr(type(value), "__jax_array__"):
+    if is_variable(value):
         value = jnp.asarray(value)
     if not isinstance(value, Array | np.ndarray):
         got, remedy = type(value).__name__, f"pass jnp.asarray({argument})"
-        if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
+        if not (isinstance(value, list | tuple | None) or jax.tree_util.all_leaves([value])):
             remedy = "pass its arrays one by one, as in jax.tree.map(plan.images, tree)"
         raise TypeError(f"{where}: {argument} must be an array, got {got}; {remedy}")
     if value.ndim == 0:
@@ -86,11 +91,12 @@ def array(where: str, argument: str, value: Any) -> Array | np.ndarray:
 
 
 def of_jax(where: str, argument: str, value: Any) -> Any:
-    """A value that is no NumPy array of a dtype or a byte order that JAX does not have."""
-    if isinstance(value, np.ndarray):
+    """Any value, but of NumPy's only those of a dtype and a byte order that JAX has, too."""
+    if isinstance(value, np.ndarray | np.generic):
         known = hasattr(jnp, value.dtype.name)
         if not (known and value.dtype.isnative):
-            remedy = f'cast it: {argument}.astype("{value.dtype.name if known else "float32"}")'
+            to = f'"{value.dtype.name}"' if known else "..."
+            remedy = f"cast it: {argument}.astype({to})"
             raise type_error(where, f"{argument} must have a dtype of JAX", value, remedy)
     return value
 
@@ -105,7 +111,7 @@ def real(where: str, argument: str, value: Any) -> Any:
     with contextlib.suppress(AttributeError, TypeError):  # As of an array of another library.
         if any(jnp.issubdtype(value.dtype, kind) for kind in (np.floating, np.integer, np.bool_)):
             return value
-    raise type_error(where, f"{argument} must be real numbers", value)
+    raise type_error(where, f"{argument} must hold real numbers", value)
 
 
 def batch(where: str, argument: str, value: Any, size: Any, of: str) -> None:
@@ -127,7 +133,7 @@ def key(where: str, value: Any) -> None:
     remedy = ""
     if isinstance(value, Array | np.ndarray):
         typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-        raw = _raw_key(jax.config.jax_default_prng_impl)
+        raw = _raw_key(_config.jax_default_prng_impl)
         one = () if typed else raw.shape
         if typed or value.dtype == raw.dtype:
             if value.shape == one:
@@ -135,9 +141,9 @@ def key(where: str, value: Any) -> None:
             remedy = "wrap a raw key of another PRNG by jax.random.wrap_key_data(key, impl=...)"
             if value.shape[value.ndim - len(one) :] == one:
                 remedy = "use jax.vmap for a batch of keys"
-        elif value.shape == one:
+        elif value.shape == one and jnp.issubdtype(value.dtype, np.integer):
             remedy = 'a raw key is uint32: pass key.astype("uint32")'
-    elif hasattr(type(value), "__jax_array__"):
+    elif is_variable(value):
         remedy = "pass the key that it holds, key[...]"
     elif callable(value):
         remedy = "call it for a key, as in rngs() or rngs.mix()"
@@ -212,14 +218,14 @@ def number(where: str, argument: str, value: Any, wanted: str) -> Any:
     """A Python number, as a float, or an array of shape (); a `jax.Array` is never read back."""
     if isinstance(value, np.generic | np.ndarray) and value.shape == ():
         value = value.item()
-    if isinstance(value, int | float):
+    if isinstance(value, (int, float, np.longdouble)):
         # One type, so that a program which was compiled for a float serves an int, too.
-        small = isinstance(value, float) or abs(value) < 2**1023
+        small = not isinstance(value, int) or abs(value) < 2**1023
         return float(value) if small else math.copysign(math.inf, value > 0 or -1)
-    shape = shape_of(value)
-    if shape == ():
-        return real(where, argument, value)
-    if shape is not None or isinstance(sequence(value), tuple):
+    sizes = shape_of(value)
+    if sizes is not None and real(where, argument, value).shape == ():
+        return value
+    if sizes is not None or isinstance(sequence(value), tuple):
         raise value_error(where, f"{argument} must be a scalar, {wanted}", value)
     raise type_error(where, f"{argument} must be a number, {wanted}", value)
 

@@ -11,14 +11,14 @@ from jax.interpreters import ad, batching, mlir
 
 from jaxmix import _region, _sharding
 from jaxmix._region import Box, Mask, Region
+from jaxmix._sharding import where
 
 jit = functools.partial(jax.jit, inline=True)
 
 
 def blends(region: Region, opacity: Array | None) -> bool:
     """Whether an element can show both images at once."""
-    soft = isinstance(region, Mask) and region.painted.dtype != jnp.bool_
-    return soft or opacity is not None
+    return opacity is not None or (isinstance(region, Mask) and region.painted.dtype != jnp.bool_)
 
 
 def paint(
@@ -58,7 +58,7 @@ def paint(
 def choose(maps: Array, partners: Array, region: Region, opacity: Array | None) -> Array:
     """Takes each element of [B, *spatial] from whichever has the larger share, `maps` on a tie."""
     painted = _painted(region, maps.shape, tuple(range(1, maps.ndim)))
-    return _select(_weights(painted, opacity, maps.shape) < 0.5, partners, maps)
+    return where(_weights(painted, opacity, maps.shape) < 0.5, partners, maps)
 
 
 @functools.partial(jit, static_argnums=0)
@@ -93,13 +93,13 @@ def mix(share: Array, original: Array, partner: Array, painted: Array | None = N
     # Negated, so that a share of NaN blends and reaches the result.
     fades = ~((share <= 0) | (share >= 1))
     over = ~(share >= 1) if painted is None else painted & ~(share >= 1)
-    shown = _select(over, partner, original)
+    shown = where(over, partner, original)
     nothing = jnp.zeros_like(original)
-    first, second = (_select(fades, x, nothing).astype(wider(dtype)) for x in (original, shown))
+    first, second = (where(fades, x, nothing).astype(wider(dtype)) for x in (original, shown))
     # Of a sum of two products compilers fuse either one into a multiply-add, depending on the
     # program; of a difference always the first. So eager and jitted results agree to the last bit.
     blend = share.astype(first.dtype) * first - (share - 1).astype(first.dtype) * second
-    return _select(over & fades, _rounded(blend, dtype), shown)
+    return where(over & fades, _rounded(blend, dtype), shown)
 
 
 def wider(dtype: Any) -> Any:
@@ -162,7 +162,7 @@ def _paint_over(images, partners, painted, opacity):
         return mix(_weights(painted, opacity, images.shape), images, partners)
     if opacity is not None:
         return mix(_weights(None, opacity, images.shape), images, partners, painted)
-    return partners if painted is None else _select(painted, partners, images)
+    return partners if painted is None else where(painted, partners, images)
 
 
 def _painted(region, shape, axes, stretch=1):
@@ -183,8 +183,3 @@ def _weights(painted, opacity, shape):
     if painted.dtype == jnp.bool_:
         return jnp.where(painted, 1 - opacity, 1.0)
     return 1 - painted * opacity
-
-
-def _select(condition, chosen, otherwise):
-    """`jnp.where` for a condition that may be laid out over devices in another way."""
-    return jnp.where(_sharding.spread_like(otherwise, condition), chosen, otherwise)

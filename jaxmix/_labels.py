@@ -14,12 +14,18 @@ Columns = Callable[[Array], Array]
 
 def checked(where: str, argument: str, value: Any, num_classes: Any) -> Array | np.ndarray:
     """Class ids int[B], or dense labels [B, K]."""
+    if isinstance(value, Array):  # A key is no label, whatever its shape.
+        _checks.real(where, argument, value)
     value = _checks.real(where, argument, _checks.array(where, argument, value))
     ids = jnp.issubdtype(value.dtype, jnp.integer)
     if value.ndim > 2:
-        remedy = "integer maps go to plan.maps, real-valued ones to plan.images"
-        remedy += "; labels of frames [B, T, K] are plan.at((B, T, 1, K))"
-        remedy += f'.images({argument}[:, :, None].astype("float32"))[:, :, 0]'
+        frames = f"{argument}.astype('float32')"
+        remedy = (
+            "integer maps go to plan.maps, real-valued ones to plan.images; labels of frames are "
+            f"plan.images({frames}, channel_axis=-1) if images are [B, T, C], and if they are "
+            "[B, T, F, C], plan.at((B, T, 1, K), channel_axis=-1)"
+            f".images({frames}[:, :, None], channel_axis=-1)[:, :, 0]"
+        )
         wanted = f"{argument} must be class ids int[B] or dense [B, K]"
         raise _checks.type_error(where, wanted, value, remedy)
     if num_classes is not None:
@@ -113,7 +119,7 @@ def _dense(labels, dtype, smoothing, num_classes):
         return _smooth(hits.astype(dtype), known.astype(dtype), smoothing, num_classes)
     width = labels.shape[1]
     dense = labels.astype(dtype)
-    return dense if width == 1 else _smooth(dense, 1.0, smoothing, width)
+    return dense if width == 1 else _smooth(dense, 1.0, smoothing, max(width, 1))
 
 
 def _hits(ids, num_classes):

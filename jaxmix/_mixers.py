@@ -19,6 +19,7 @@ from jaxmix._pairing import Flip, Pairing, PairingField, Withheld
 from jaxmix._plan import Plan, assemble
 from jaxmix._pytree import STATIC, Frozen, pytree, replaced
 from jaxmix._region import BoxLaw, Painted
+from jaxmix._sharding import where_rows
 
 PerName = Literal["example", "pair", "batch"]
 Per = PerName | int
@@ -41,8 +42,8 @@ def _completed(own: Any) -> Any:
         vars(self)["_incomplete"] = True
         own(self, *given)
         if "_incomplete" in vars(self):
-            forgotten = "__post_init__ must call super().__post_init__()"
-            raise TypeError(f"{type(self).__name__}: {forgotten}")
+            wanted = f"{own.__qualname__} must call super().__post_init__()"
+            raise TypeError(f"{type(self).__name__}: {wanted}")
 
     return post_init
 
@@ -89,8 +90,7 @@ class Mixer(Frozen):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        if "__post_init__" in vars(cls):
-            cls.__post_init__ = _completed(cls.__post_init__)
+        cls.__post_init__ = _completed(cls.__post_init__)
         pytree()(cls)
         # What keeps it frozen is inherited: its own would refuse to be decorated once more.
         del cls.__setattr__, cls.__delattr__
@@ -100,7 +100,7 @@ class Mixer(Frozen):
         name = type(self).__name__
         vars(self).pop("_incomplete", None)
         self._set("pairing", _pairing.resolve(name, self.pairing))
-        for field in type(self)._fields:
+        for field in self._fields:
             self._set(field.name, _normal(getattr(self, field.name)))
             if not field.metadata.get("static"):
                 _check_leaves(name, field.name, getattr(self, field.name))
@@ -215,7 +215,7 @@ class Mixer(Frozen):
 
     def _fields_of_rows(self) -> list[str]:
         """The fields that hold the content of each row."""
-        names = [field.name for field in type(self)._fields if field.metadata.get("rows")]
+        names = [field.name for field in self._fields if field.metadata.get("rows")]
         return [name for name in names if getattr(self, name) is not None]
 
     @property
@@ -271,8 +271,7 @@ def draw_rows(mixer: Mixer, key: Array, batch: Any, spatial: tuple) -> Painted:
     where = f"{name}.draw"
     for name in mixer._fields_of_rows():
         for content in jax.tree.leaves(getattr(mixer, name)):
-            content = _checks.array(where, name, content)
-            _checks.batch(where, name, content, batch, "the images")
+            _checks.batch(where, name, _checks.array(where, name, content), batch, "the images")
     pairing = mixer.pairing
     rows = number_of_draws(name, per, pairing, batch)
     if per != "example":
@@ -315,7 +314,7 @@ def for_each_row(drawn: Any, per: Per, pairing: Pairing, batch: Any) -> Any:
         return jax.tree.map(lambda v: jnp.repeat(v, per, axis=0), drawn)
     if per == "pair":
         first = lax.iota(jnp.int32, batch) <= pairing.partner(batch)
-        return jax.tree.map(lambda v: _region.where_rows(first, v, pairing.take(v)), drawn)
+        return jax.tree.map(lambda v: where_rows(first, v, pairing.take(v)), drawn)
     return drawn
 
 
@@ -472,7 +471,7 @@ def _check_leaves(where: str, name: str, value: Any) -> None:
     for leaf in jax.tree.leaves(value):
         if not isinstance(leaf, int | float | complex) and _checks.shape_of(leaf) is None:
             wanted = f"the field {name} must hold numbers or arrays"
-            remedy = 'a mode is a field of dataclasses.field(metadata={"static": True})'
+            remedy = 'mark a mode by dataclasses.field(metadata={"static": True})'
             raise _checks.type_error(where, wanted, leaf, remedy)
         _checks.of_jax(where, name, leaf)
 

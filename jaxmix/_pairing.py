@@ -15,10 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxmix import _checks, _sharding
 from jaxmix._pytree import STATIC, pytree
+from jaxmix._sharding import where_rows
 
 
 class Pairing:
@@ -49,6 +51,11 @@ class Pairing:
     def within(self, start: int, stop: int, batch: int) -> "Pairing | None":
         """The pairing of the rows from `start` to `stop`; None if partners lie outside them."""
         return self if stop - start == batch else None
+
+
+def rows_of(where: str, x: ArrayLike) -> Array:
+    """An array with a batch axis, from which a pairing takes rows."""
+    return jnp.asarray(_checks.array(where, "x", x))
 
 
 PairingName = Literal["swap", "flip", "roll", "permutation"]
@@ -83,11 +90,6 @@ def _shifted(x: Array, shift: int) -> Array:
     return lax.pad(x, jnp.zeros((), x.dtype), [(shift, -shift, 0), *[(0, 0, 0)] * (x.ndim - 1)])
 
 
-def _rows(which: Array, yes: Array, no: Array) -> Array:
-    """Chooses whole rows, which an Explicit mesh may split along other axes."""
-    return jnp.where(_sharding.spread_like(no, lax.expand_dims(which, range(1, no.ndim))), yes, no)
-
-
 @pytree()
 class Swap(Pairing):
     """Rows are mixed two by two: row 0 with row 1, row 2 with row 3, and so on.
@@ -120,7 +122,7 @@ class Swap(Pairing):
         return None if start % 2 or (stop % 2 and stop < batch) else self
 
     def take(self, x: ArrayLike) -> Array:
-        x = jnp.asarray(x)
+        x = rows_of("Swap.take", x)
         batch, parts = x.shape[0], _sharding.parts(x)
         # As many groups of whole pairs as there are devices, or nearly: they exchange nothing.
         groups = math.gcd(batch // 2, parts) if self.own(batch) is None and batch > 0 else 1
@@ -134,8 +136,8 @@ class Swap(Pairing):
             grouped = x.reshape(groups, x.shape[0] // groups, *x.shape[1:])
             return jax.vmap(lambda x: self._padded(x, 1))(grouped).reshape(x.shape)
         row, alone = lax.iota(jnp.int32, x.shape[0]), self.own(x.shape[0])
-        swapped = _rows(row % 2 == 0, _shifted(x, -1), _shifted(x, 1))
-        return swapped if alone is None else _rows(alone, x, swapped)
+        swapped = where_rows(row % 2 == 0, _shifted(x, -1), _shifted(x, 1))
+        return swapped if alone is None else where_rows(alone, x, swapped)
 
 
 @pytree()
@@ -160,8 +162,7 @@ class Flip(Pairing):
     mutual = True
 
     def __post_init__(self):
-        groups = _checks.count("Flip", "groups", self.groups, 1)
-        object.__setattr__(self, "groups", groups)
+        object.__setattr__(self, "groups", _checks.count("Flip", "groups", self.groups, 1))
 
     def check(self, where: str, batch: Any) -> None:
         if self.groups > 1 and batch % self.groups != 0:
@@ -185,10 +186,11 @@ class Flip(Pairing):
         return Flip(groups=max((stop - start) // size, 1)) if whole else None
 
     def take(self, x: ArrayLike) -> Array:
+        x = rows_of("Flip.take", x)
         if self.groups == 1:
             return jnp.flip(x, 0)
-        self.check("Flip.take", jnp.shape(x)[0])
-        return _sharding.keep_sharding(self._take_grouped, jnp.asarray(x))
+        self.check("Flip.take", x.shape[0])
+        return _sharding.keep_sharding(self._take_grouped, x)
 
     def _take_grouped(self, x: Array) -> Array:
         groups = x.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
@@ -215,8 +217,7 @@ class Roll(Pairing):
     shift: int = dataclasses.field(default=1, metadata=STATIC)
 
     def __post_init__(self):
-        shift = _checks.count("Roll", "shift", self.shift, None)
-        object.__setattr__(self, "shift", shift)
+        object.__setattr__(self, "shift", _checks.count("Roll", "shift", self.shift, None))
 
     def partner(self, batch: Any) -> Array:
         return (lax.iota(jnp.int32, batch) - self._reduced(batch)) % batch
@@ -229,7 +230,7 @@ class Roll(Pairing):
         return self if self.shift == 0 else super().within(start, stop, batch)
 
     def take(self, x: ArrayLike) -> Array:
-        x = jnp.asarray(x)
+        x = rows_of("Roll.take", x)
         batch, whole = x.shape[0], _sharding.parts(x) == 1
         shift = self._reduced(batch)
         if shift == 0:
@@ -237,7 +238,7 @@ class Roll(Pairing):
 
         def padded(x):
             first = lax.iota(jnp.int32, batch) < shift
-            return _rows(first, _shifted(x, shift - batch), _shifted(x, shift))
+            return where_rows(first, _shifted(x, shift - batch), _shifted(x, shift))
 
         def rolled(x):
             return _sharding.keep_sharding(lambda x: jnp.roll(x, self.shift, 0), x)
@@ -277,7 +278,8 @@ class Permutation(Pairing):
         if self.index is None:
             return
         index = _checks.sequence(self.index, arrays=False)
-        index = np.asarray(index) if isinstance(index, tuple) else index
+        if isinstance(index, tuple):
+            index = np.array(_checks.counts("Permutation", "index", index, None), int)
         index = _checks.array("Permutation", "index", index)
         if index.ndim != 1 or not jnp.issubdtype(index.dtype, jnp.integer):
             wanted = "index must be int[B], the partner of each row"
@@ -305,7 +307,7 @@ class Permutation(Pairing):
         return self._known_index().astype(jnp.int32)
 
     def take(self, x: ArrayLike) -> Array:
-        return _sharding.rows_at(jnp.asarray(x), self._known_index())
+        return _sharding.rows_at(rows_of("Permutation.take", x), self._known_index())
 
     def _known_index(self) -> Array:
         """The index, which must be drawn by now."""
@@ -379,7 +381,8 @@ class Neighbour(Pairing):
         size = self._axis_size("Neighbour.take")
         # Sent before `local` picks: a cycle that this device drew is over the rows it receives.
         sent = [((device + 1) % size, device) for device in range(size)]
-        return self.local.take(lax.ppermute(jnp.asarray(x), self.axis_name, sent))
+        x = rows_of("Neighbour.take", x)
+        return self.local.take(lax.ppermute(x, self.axis_name, sent))
 
     def _axis_size(self, where: str) -> int:
         """The size of the mapped axis, which must have another device to exchange with."""
@@ -445,6 +448,6 @@ def same(one: Pairing, other: Pairing) -> bool:
 
 def _equal(one: Any, other: Any) -> bool:
     """Whether two leaves are equal, as far as can be known of values that are traced."""
-    if isinstance(one, jax.core.Tracer) or isinstance(other, jax.core.Tracer):
+    if isinstance(one, Tracer) or isinstance(other, Tracer):
         return np.shape(one) == np.shape(other)
     return np.array_equal(one, other)

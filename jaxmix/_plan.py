@@ -181,7 +181,8 @@ class Plan:
         channel = self._channel(where, images.shape, channel_axis)
         if donors is None and self.pairing == _pairing.SAME_ROW:
             return images
-        if images.dtype == jnp.bool_ and blends(self.region, self.opacity):
+        number = jnp.issubdtype(images.dtype, jnp.number)
+        if not number and blends(self.region, self.opacity):
             remedy = "cast them to a number type, or use an opaque mixer such as CutMix"
             raise _checks.type_error(where, "images that are blended are numbers", images, remedy)
         return _images(self, images, donors, channel)
@@ -268,8 +269,7 @@ class Plan:
             wanted = f"maps must be [B, *spatial] with extents {self.spatial or 'of any size'}"
             remedy = "squeeze the channel axis of 1" if channels else ""
             raise _checks.value_error(where, wanted, maps, remedy)
-        partners = self._partners(maps, donors)
-        return _composite.choose(maps, partners, self.region, self.opacity)
+        return _composite.choose(maps, self._partners(maps, donors), self.region, self.opacity)
 
     def loss(
         self, loss_fn: Callable[[Any, Any], Array], outputs: Any, labels: Any, *, donors: Any = None
@@ -288,7 +288,7 @@ class Plan:
             labels: [B, ...], or a pytree of such arrays, passed on to `loss_fn`: token ids with
                 their lengths, the labels of several heads. Negative class ids int[B] contribute
                 zero; nothing in a pytree is ignored.
-            donors: the labels of another batch, to take the partners' from.
+            donors: the labels of another batch, of the same structure, to take the partners' from.
 
         Returns:
             [B], at least float32.
@@ -305,17 +305,19 @@ class Plan:
             (4,)
         """
         where = "Plan.loss"
-        leaves, tree = jax.tree.flatten(labels)
-        given = [None] * len(leaves) if donors is None else jax.tree.leaves(donors)
-        if not leaves or (donors is not None and jax.tree.structure(donors) != tree):
-            wanted = "labels must be arrays, and donors of the same structure"
-            raise _checks.type_error(where, wanted, (labels, donors))
-        pairs = [self._both(where, "labels", *pair) for pair in zip(leaves, given, strict=True)]
-        own, others = (
-            self._loss_of(loss_fn, outputs, tree.unflatten(each))
-            for each in ([label for label, _ in pairs], [self._partners(*pair) for pair in pairs])
-        )
-        return mix(self._label_share(donors), own, others)
+        leaves, tree = jax.tree.flatten(labels, is_leaf=_checks.is_variable)
+        if not leaves:
+            raise _checks.type_error(where, "labels must be arrays", labels)
+        given, other = jax.tree.flatten(donors, is_leaf=_checks.is_variable)
+        if donors is not None and other != tree:
+            raise _checks.type_error(
+                where, f"donors must have the structure of labels, {tree}", other
+            )
+        pairs = zip(leaves, given or [None] * len(leaves), strict=True)
+        pairs = [self._both(where, "labels", *pair) for pair in pairs]
+        sides = [label for label, _ in pairs], [self._partners(*pair) for pair in pairs]
+        losses = (self._loss_of(loss_fn, outputs, tree.unflatten(side)) for side in sides)
+        return mix(self._label_share(donors), *losses)
 
     def accuracy(
         self, logits: ArrayLike, labels: ArrayLike, *, donors: ArrayLike | None = None
@@ -342,7 +344,7 @@ class Plan:
         """
         where = "Plan.accuracy"
         logits = self._batch(where, "logits", logits)
-        if logits.ndim != 2:
+        if _checks.real(where, "logits", logits).ndim != 2:
             raise _checks.value_error(where, "logits must be [B, K]", logits)
         labels, donors = self._both(where, "labels", labels, donors, _labels.class_ids)
         credit = jit(Plan.loss, static_argnums=1)  # Like a loss, the hits of both images are mixed.
@@ -386,8 +388,8 @@ class Plan:
             if spatial is None or not isinstance(donors, Box | None):
                 wanted = "a Box is valid for plans that have a region, and with donors of its kind"
                 raise _checks.value_error(where, wanted, valid, "pass bool[B, *spatial]")
-            valid, donors = (_region.checked(where, x, batch, spatial) for x in (valid, donors))
-            return _only_pixels(self, valid, donors, spatial)
+            boxes = (_region.checked(where, x, batch, spatial) for x in (valid, donors))
+            return _only_pixels(self, *boxes, spatial)
         valid, donors = self._both(where, "valid", valid, donors, _flags, like=True)
         if valid.ndim == 1:
             return _only(self, valid, donors)
@@ -465,8 +467,7 @@ class Plan:
             raise _checks.value_error(where, wanted, rows)
         start, stop, _ = rows.indices(batch)
         stop = max(start, stop)
-        within = self.pairing.within(start, stop, batch)
-        pairing = _pairing.SAME_ROW if start == stop else within
+        pairing = self.pairing.within(start, stop, batch) if start < stop else _pairing.SAME_ROW
         if pairing is None:
             raise ValueError(
                 f"{where}: rows {start} to {stop} of {batch} have partners outside of the slice "
@@ -601,11 +602,11 @@ class Plan:
         ids = array and jnp.issubdtype(labels.dtype, jnp.signedinteger)
         ignored = labels < 0 if ids else None
         known = labels if ignored is None else jnp.where(ignored, jnp.zeros_like(labels), labels)
-        loss = jnp.asarray(loss_fn(outputs, known))
-        if loss.shape != self.lam.shape:
+        loss = loss_fn(outputs, known)
+        if _checks.shape_of(loss) != self.lam.shape:
             wanted = f"loss_fn must return one loss for each example, {self.lam.shape}"
             raise _checks.value_error("Plan.loss", wanted, loss, "take the mean outside of it")
-        loss = loss.astype(wider(loss.dtype))
+        loss = jnp.asarray(loss).astype(wider(loss.dtype))
         return loss if ignored is None else jnp.where(ignored, jnp.zeros_like(loss), loss)
 
 
@@ -642,8 +643,7 @@ def _images(plan, images, donors, channel):
     opacity, unpaired = plan.opacity, plan._unpaired(donors)
     if unpaired is not None and blends(plan.region, opacity):  # It would round, and lose bits.
         _, opacity = _region.switch_off(None, opacity, unpaired)
-    partners = plan._partners(images, donors)
-    return _composite.paint(images, partners, plan.region, opacity, channel)
+    return _composite.paint(images, plan._partners(images, donors), plan.region, opacity, channel)
 
 
 @functools.partial(jit, static_argnums=4)
@@ -661,8 +661,7 @@ def _only(plan, valid, donors):
     """Leaves rows unmixed that are not valid, or whose partners are not."""
     off = ~(valid & plan._partners(valid, donors))
     region, opacity = _region.switch_off(plan.region, plan.opacity, off)
-    lam = jnp.where(off, 1.0, plan.lam)
-    return replaced(plan, region=region, opacity=opacity, lam=lam)
+    return replaced(plan, region=region, opacity=opacity, lam=jnp.where(off, 1.0, plan.lam))
 
 
 @functools.partial(jit, static_argnums=3)

@@ -23,7 +23,8 @@ from jaxmix._mixers import (
     number_of_draws,
 )
 from jaxmix._pairing import PairingField
-from jaxmix._region import Box, Mask, Painted, where_rows
+from jaxmix._region import Box, Mask, Painted
+from jaxmix._sharding import where_rows
 
 
 class _Policy(Mixer):
@@ -156,11 +157,12 @@ def _probs(where: str, value: Any, count: int) -> Any:
     shape = (len(value),) if listed else _checks.shape_of(value)
     if shape is None:
         raise _checks.type_error(where, "probs must be a sequence of numbers", value)
+    value = value if listed else _checks.real(where, "probs", value)
     if shape != (count,):
         wanted = f"probs must have one number for each of the {count} mixers"
         raise _checks.value_error(where, wanted, value)
     if not listed:
-        return _checks.real(where, "probs", value)
+        return value
     value = tuple(_checks.number(where, "each of probs", prob, "not negative") for prob in value)
     known = [prob for prob in value if isinstance(prob, float)]
     bad = [p for p in (*known, sum(known)) if p and not _checks.LEAST <= p <= _checks.LARGEST]

@@ -5,7 +5,7 @@ import collections
 import contextlib
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 STATIC = {"static": True}
 
-_definitions = collections.Counter[str]()  # Of each name, as a cell of a notebook can run again.
+_definitions = collections.Counter[str]()  # How often each name was: notebooks run cells again.
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -44,14 +44,11 @@ def pytree(**options: bool) -> Callable[[type[T]], type[T]]:
             return tree
 
         def serialize(modes):
-            text = repr(modes)
-            with contextlib.suppress(SyntaxError, ValueError):
-                if ast.literal_eval(text) == modes:
-                    return text.encode()
-            raise ValueError(
-                f"{cls.__name__}: static fields cross an exported function's boundary as literals, "
-                f"got {dict(zip(static, modes, strict=True))}; the batch of a plan must be static"
-            )
+            given = zip(static, modes, strict=True)
+            if odd := {name: mode for name, mode in given if not _is_literal(mode)}:
+                wanted = "static fields cross an exported function's boundary as literals"
+                raise ValueError(f"{cls.__name__}: {wanted}, and sizes must be static, got {odd}")
+            return repr(modes).encode()
 
         jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
         name = f"{cls.__module__}.{cls.__qualname__}"
@@ -67,8 +64,17 @@ def pytree(**options: bool) -> Callable[[type[T]], type[T]]:
     return register
 
 
+def _is_literal(value: Any) -> bool:
+    """Whether the repr of a value is a literal for it."""
+    with contextlib.suppress(SyntaxError, ValueError):
+        return ast.literal_eval(repr(value)) == value
+    return False
+
+
 class Frozen:
-    """Base class of what stays frozen without methods of its own for it."""
+    """Keeps its subclasses frozen."""
+
+    _fields: ClassVar[tuple[dataclasses.Field, ...]]
 
     def __setattr__(self, name: str, *value: Any) -> None:
         raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")

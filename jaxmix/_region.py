@@ -12,6 +12,7 @@ from jax import Array, lax
 
 from jaxmix import _checks, _sharding
 from jaxmix._pytree import STATIC, pytree
+from jaxmix._sharding import where_rows
 
 BoxLaw = Literal["paper", "timm", "contained"]
 BOX_LAWS = get_args(BoxLaw)
@@ -42,6 +43,9 @@ class Box:
     start: Array | np.ndarray
     stop: Array | np.ndarray
     grid: Any = dataclasses.field(default=1, metadata=STATIC)  # An int, or one for each axis.
+
+    def __post_init__(self):
+        object.__setattr__(self, "grid", _checks.counts("Box", "grid", self.grid, 1))
 
 
 @pytree(eq=False)
@@ -119,8 +123,8 @@ def _in_pixels(box: Box, sides: Array, spatial: tuple, axes: tuple, grid: tuple)
     whole, columns = full_box(box.start.shape[0], spatial), jnp.array(axes)
     start = jnp.asarray(whole.start).at[:, columns].set(box.start)
     stop = jnp.asarray(whole.stop).at[:, columns].set(box.stop)
-    sides = tuple(grid[axes.index(a)] if a in axes else n for a, n in enumerate(whole.grid))
-    return Box(start, stop, sides)
+    grid = tuple(grid[axes.index(a)] if a in axes else n for a, n in enumerate(whole.grid))
+    return Box(start, stop, grid)
 
 
 def _centred(sides: Array, uniforms: Array, extents: Array, keep_odd: bool) -> Box:
@@ -195,7 +199,7 @@ def overlap(region: Box | Mask, valid: Box | Mask, spatial: tuple) -> Box | Mask
         one, other = on_one_grid([region, valid])
         start, stop = jnp.maximum(one.start, other.start), jnp.minimum(one.stop, other.stop)
         return Box(start, stop, one.grid)
-    known, painted = as_mask(valid, spatial).painted, as_mask(region, spatial).painted
+    known, painted = (jnp.asarray(as_mask(r, spatial).painted) for r in (valid, region))
     return Mask(
         jnp.where(known, _sharding.spread_like(known, painted), jnp.zeros((), painted.dtype))
     )
@@ -286,8 +290,7 @@ def checked(where: str, region: Any, batch: Any, spatial: tuple) -> Region:
             info = jnp.iinfo(edge.dtype)
             edge = edge.clip(max(info.min, 1 - 2**31), min(info.max, 2**31 - 1)).astype(jnp.int32)
         edges.append(_checks.shaped(where, f"Box.{name}", edge, (batch, len(spatial))))
-    grid = _checks.counts(where, "Box.grid", region.grid, 1)
-    return Box(edges[0], edges[1], cells(where, grid, spatial))
+    return Box(edges[0], edges[1], cells(where, region.grid, spatial))
 
 
 def checked_opacity(where: str, opacity: Any, batch: Any, argument: str = "opacity") -> Any:
@@ -333,8 +336,3 @@ def minmax(where: str, value: Any, argument: str = "minmax") -> tuple:
     if isinstance(low, float) and isinstance(high, float) and low > high:
         raise _checks.value_error(where, f"{argument} must be (a, b) with a <= b", (low, high))
     return low, high
-
-
-def where_rows(condition: Array, yes: Array, no: Array) -> Array:
-    """Chooses whole rows."""
-    return jnp.where(lax.expand_dims(condition, range(1, no.ndim)), yes, no)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax import Array
+import jax.numpy as jnp
+from jax import Array, lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
@@ -82,3 +83,13 @@ def check_alike(where: str, argument: str, like: Array, donors: Array) -> None:
             f"{where}: donors must be laid out over the mesh as {argument} are, P{specs[0]}, got "
             f"P{specs[1]}; jax.sharding.reshard moves them"
         )
+
+
+def where(condition: Array, yes: Array, no: Array) -> Array:
+    """`jnp.where` for a condition that may be laid out over devices in another way."""
+    return jnp.where(spread_like(no, condition), yes, no)
+
+
+def where_rows(condition: Array, yes: Array, no: Array) -> Array:
+    """Chooses whole rows."""
+    return where(lax.expand_dims(condition, range(1, no.ndim)), yes, no)

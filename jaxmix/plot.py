@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 
 from jaxmix import _checks, _labels, _region
 from jaxmix._mixers import Mixer, check_mixers
+from jaxmix._pairing import Roll
 from jaxmix._plan import Plan
 
 OUTLINE = "#ff2d78"
@@ -147,14 +148,13 @@ def _pictures(where: str, images: Any) -> np.ndarray:
     """The pictures as float32[B, H, W] or [B, H, W, 3], from 0 to 1."""
     given = _checks.array(where, "images", images)
     pictures = np.asarray(given)
-    channels = (1, 3)
-    if pictures.ndim == 4 and pictures.shape[-1] not in channels and pictures.shape[1] in channels:
+    if pictures.ndim == 4 and pictures.shape[-1] not in (1, 3):
         pictures = np.moveaxis(pictures, 1, -1)
-    if pictures.ndim not in (3, 4) or (pictures.ndim == 4 and pictures.shape[-1] not in channels):
-        wanted = "images must be [B, H, W], [B, H, W, C] or [B, C, H, W] with 1 or 3 channels"
-        raise _checks.value_error(where, wanted, given)
     if pictures.ndim == 4 and pictures.shape[-1] == 1:
         pictures = pictures[..., 0]
+    if pictures.ndim != 3 and (pictures.ndim != 4 or pictures.shape[-1] != 3):
+        wanted = "images must be [B, H, W], [B, H, W, C] or [B, C, H, W] with 1 or 3 channels"
+        raise _checks.value_error(where, wanted, given)
     top = 255.0 if np.issubdtype(pictures.dtype, np.integer) else 1.0
     pictures = pictures.astype(np.float32)
     finite = pictures[np.isfinite(pictures)]
@@ -169,15 +169,16 @@ def _titles(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) 
     if labels is None:
         return [""] * batch
     labels = _checks.array(where, "labels", labels)
-    classes: Any = len(names) if names is not None else None
+    names = _checks.sequence(names)
+    if not isinstance(names, tuple | None):
+        raise _checks.type_error(where, "class_names must be a sequence of names", names)
+    classes: Any = None if names is None else len(names)
     if labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.integer):
         classes = classes or max(int(np.max(labels, initial=0)) + 1, 2)
     labels = _labels.checked(where, "labels", labels, classes)
     _checks.batch(where, "labels", labels, batch, f"a batch of {batch} images")
     if labels.ndim == 1:
-        labels = (
-            plan.labels(labels, num_classes=classes) if plan else jax.nn.one_hot(labels, classes)
-        )
+        labels = (plan or Plan.of((batch,), Roll(0))).labels(labels, num_classes=classes)
     shares = np.asarray(labels).astype(np.float64)
     if shares.shape[1] == 1:
         return [f"{value:.2f}" for value in shares[:, 0]]

@@ -104,11 +104,10 @@ def timm(
     prob = _checks.fraction(where, "prob", prob)
     switch_prob = _checks.fraction(where, "switch_prob", switch_prob)
     mixup = _on(where, "mixup_alpha", mixup_alpha, MixUp, **options)
-    options["axes"] = axes
-    cutmix = _on(where, "cutmix_alpha", cutmix_alpha, CutMix, box="timm", **options)
+    cutmix = _on(where, "cutmix_alpha", cutmix_alpha, CutMix, box="timm", axes=axes, **options)
     if cutmix_minmax is not None:
         bounds = _region.minmax(where, cutmix_minmax, "cutmix_minmax")
-        cutmix = CutMix(minmax=bounds, **options)
+        cutmix = CutMix(minmax=bounds, axes=axes, **options)
     mixer = _one_of(mixup, cutmix, (1 - switch_prob, switch_prob), options["per"])
     always = mixer is OFF or (isinstance(prob, float) and prob == 1)
     return mixer if always else RandomApply(mixer, prob, per=options["per"])

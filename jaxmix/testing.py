@@ -101,7 +101,7 @@ def _labels_match_pixels(plan: Plan, shape: tuple, layout: dict) -> Findings:
 def _granularity(plan: Plan, mixer: Mixer) -> Findings:
     if isinstance(mixer, RandomApply | RandomChoice):
         return  # The mixers in them keep their own granularity.
-    first = {"pair": np.asarray(plan.partner), "batch": np.zeros(plan.batch, int)}
+    first: dict[Any, Any] = {"pair": np.asarray(plan.partner), "batch": np.zeros(plan.batch, int)}
     if isinstance(mixer.per, int):
         first[mixer.per] = np.arange(plan.batch) // mixer.per * mixer.per
     for drawn in map(np.asarray, jax.tree.leaves((plan.region, plan.opacity, plan.lam))):

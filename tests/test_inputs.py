@@ -347,18 +347,23 @@ def test_integers_of_a_jax_array_are_not_read_back():
     )
 
 
+@pytest.mark.parametrize("rank", [3, 4])
+@pytest.mark.parametrize("length", [16, 3])  # 3 looks like channels.
 @pytest.mark.parametrize("mixer", [CutMix(axes=0), MixUp()], ids=str)
-def test_labels_of_frames_go_where_the_error_says(mixer):
-    sound = np.ones((8, 16, 12, 1), np.float32)
-    frames = np.random.default_rng(1).integers(0, 2, (8, 16, 5))
+def test_labels_of_frames_go_where_the_error_says(mixer, length, rank):
+    sound = np.ones((8, length, 12, 1)[:rank], np.float32)
+    frames = np.random.default_rng(1).integers(0, 2, (8, length, 5))
     with pytest.raises(TypeError) as raised:
-        mixer(fresh(), sound, frames)
-    call = re.search(r"are (plan\.at\(.*\[:, :, 0\])", str(raised.value))
-    assert call, raised.value
-    plan = mixer.plan(fresh(), sound.shape)
+        mixer(fresh(), sound, frames, channel_axis=-1)
+    whole, at = re.search(
+        r"(plan\.images\(labels.*\)) if images are \[B, T, C\], .*, (plan\.at\(.*\[:, :, 0\])",
+        str(raised.value),
+    ).groups()
+    plan = mixer.plan(fresh(), sound.shape, channel_axis=-1)
     names = dict(zip("BTK", frames.shape, strict=True))
-    mixed = eval(call[1], {"plan": plan, "labels": frames, **names})
-    weights = np.asarray(plan.weights(sound.shape))[:, :, :1]
+    mixed = eval(whole if rank == 3 else at, {"plan": plan, "labels": frames, **names})
+    weights = np.asarray(plan.weights(sound.shape, channel_axis=-1))
+    weights = weights[:, :, None] if rank == 3 else weights[:, :, :1]
     expected = weights * frames + (1 - weights) * frames[np.asarray(plan.partner)]
     np.testing.assert_allclose(mixed, expected, atol=1e-6)
 
@@ -382,6 +387,55 @@ def test_labels_of_frames_go_where_the_error_says(mixer):
 def test_a_class_in_place_of_an_object_misses_its_parentheses(call, remedy):
     with pytest.raises(TypeError, match=re.escape(f"with parentheses: {remedy}")):
         call()
+
+
+# Scalars.
+
+
+@pytest.mark.parametrize("kind", [np.longdouble, np.float16, np.float64])
+def test_scalars_of_numpy_are_numbers(kind):
+    half = kind(0.5)
+    assert CutMix(half) == CutMix(0.5) and RandomApply(MixUp(), half) == RandomApply(MixUp(), 0.5)
+    assert RandomChoice((CutMix(), MixUp()), (half, 1)).probs == (0.5, 1.0)
+    assert Plan.of(SHAPE, "swap", opacity=half).lam[0] == 0.5
+    assert CutMix(half)(fresh(), IMAGES).shape == SHAPE
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda keys: CutMix()(fresh(), IMAGES, keys[0]),
+        lambda keys: CutMix()(fresh(), IMAGES, keys),
+        lambda keys: CutMix(keys),
+        lambda keys: RandomApply(MixUp(), keys),
+        lambda keys: RandomChoice((CutMix(), MixUp()), keys),
+        lambda keys: RandomChoice((CutMix(), MixUp()), keys[0]),
+        lambda keys: CutMix()(fresh(), IMAGES, LABELS, num_classes=5, smoothing=keys),
+        lambda keys: CutMix(minmax=(keys, 1.0)),
+        lambda keys: Plan.of(SHAPE, "swap", opacity=keys),
+        lambda keys: MixUp().plan(fresh(), SHAPE).relabel(keys),
+        lambda keys: MixUp().plan(fresh(), SHAPE).accuracy(keys[:, None], LABELS),
+        lambda keys: MixUp()(fresh(), keys),
+    ],
+)
+def test_keys_are_no_numbers_whatever_their_shape(call):
+    with pytest.raises(TypeError, match=r"(hold real numbers|are numbers), got key"):
+        call(jax.random.split(fresh(), 8))
+
+
+def test_the_dtype_of_symmetric_beta_is_checked_whatever_it_is():
+    for dtype in ("abc", int, object(), "int32"):
+        with pytest.raises(TypeError, match=r"^symmetric_beta: dtype must be a floating dtype"):
+            symmetric_beta(fresh(), 1.0, (2,), dtype)
+
+
+@pytest.mark.parametrize("pairing", ["swap", "flip", "roll", Permutation(np.arange(2))], ids=str)
+def test_rows_are_taken_from_arrays(pairing):
+    take = CutMix(pairing=pairing).pairing.take
+    with pytest.raises(TypeError, match=r"^\w+\.take: x must be an array, got float"):
+        take(3.0)
+    with pytest.raises(ValueError, match=r"^\w+\.take: x must have a batch axis"):
+        take(jnp.float32(3))
 
 
 # Sequences.
@@ -427,11 +481,32 @@ def test_the_sequences_of_configurations():
     for shape in (USER(SHAPE), list(SHAPE), np.zeros(SHAPE).shape, [np.int64(n) for n in SHAPE]):
         assert CutMix().plan(fresh(), shape).spatial == SHAPE[1:3]
     names = USER(["cat", "dog", "cow", "fox", "owl"])
-    for given in (names, np.array(list(names))):
+    for given in (names, np.array(list(names)), tuple(names)):
         figure = jaxmix.plot.show(IMAGES, LABELS, class_names=given)
         assert figure.axes[1].get_title() == "dog 1.00"
     figure = jaxmix.plot.gallery(IMAGES[:2], USER([CutMix(), MixUp()]), fresh())
     assert len(figure.axes) == 6
+
+
+@pytest.mark.parametrize("bad", [5, {"a", "b"}, "ab", {"a": 1}], ids=type)
+def test_names_of_classes_are_a_sequence(bad):
+    with pytest.raises(TypeError, match=r"^plot\.show: class_names must be a sequence"):
+        jaxmix.plot.show(IMAGES, LABELS, class_names=bad)
+
+
+def test_an_index_of_no_rows_and_a_ragged_one():
+    assert Permutation([]).take(np.zeros((0, 3))).shape == (0, 3)
+    for bad in ([[0], [1, 2]], [0.5, 1], ["a"]):
+        with pytest.raises(TypeError, match=r"^Permutation: each of index must be a static"):
+            Permutation(bad)
+
+
+@pytest.mark.parametrize("grid", [[4, 2], np.array([4, 2]), np.int64(2)], ids=repr)
+def test_the_grid_of_a_box_is_a_mode_whatever_it_was(grid):
+    box = jaxmix.Box(jnp.zeros((8, 2), int), jnp.full((8, 2), 4), grid)
+    for _ in range(2):
+        jax.jit(lambda box: box.start)(box)
+    assert isinstance(hash(jax.tree.structure(box)), int)
 
 
 def test_a_named_tuple_in_a_field_of_ones_own_stays_one():
@@ -468,6 +543,8 @@ LEAFLESS = {
     "object": object(),
     "a str in a tree": {"a": [1.0, "v"]},
     "NumPy's str": np.str_("v"),
+    "dtype": np.dtype("float32"),
+    "longdouble": np.longdouble(0.5),
 }
 
 
@@ -483,6 +560,10 @@ def test_a_field_that_can_be_no_leaf_says_how_it_is_marked(kind):
         mode: typing.Any = dataclasses.field(default="v", metadata={"static": True})
 
     remedy = re.escape('dataclasses.field(metadata={"static": True})')
+    if kind == "longdouble":
+        with pytest.raises(TypeError, match=r"^Mode: mode must have a dtype of JAX, got float128"):
+            Mode(mode=LEAFLESS[kind])
+        return
     with pytest.raises(TypeError, match=rf"^Mode: the field mode must hold numbers.*{remedy}"):
         Mode(mode=LEAFLESS[kind])
     if kind != "a str in a tree":  # Which cannot be hashed, as modes are.
@@ -554,13 +635,26 @@ def test_checks_of_ones_own_come_before_or_after_those_of_the_base_class():
         def __post_init__(self):
             pass
 
+    class Mixin:
+        def __post_init__(self):
+            pass
+
+    class Mixed(Mixin, Parent):
+        pass
+
+    class Heir(Grandchild):
+        def __post_init__(self):
+            super().__post_init__()
+
     Child()(fresh(), IMAGES)
     with pytest.raises(ValueError, match="Swap alone"):
         Child(pairing="flip")
     with pytest.raises(ValueError, match="positive"):
         Child(factor=-1.0)
-    with pytest.raises(TypeError, match=r"^Grandchild: .*super\(\)"):
-        Grandchild()
+    for cls, forgot in ((Grandchild, "Grandchild"), (Mixed, "Mixin"), (Heir, "Grandchild")):
+        wanted = rf"^{cls.__name__}: .*{forgot}\.__post_init__ must call super\(\)"
+        with pytest.raises(TypeError, match=wanted):
+            cls()
     jax.tree.map(lambda leaf: object(), Child())  # What JAX builds meets no check.
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 import reference
+from flax import nnx
 from helpers import box_plan, cover, fresh, numbers, read
 
 from jaxmix import (
@@ -232,6 +233,32 @@ def test_loss_of_labels_that_are_a_pytree(name, from_donors):
     for loss in (plan.loss, jax.jit(plan.loss, static_argnums=0)):
         found = loss(loss_fn, outputs, labels, donors=donors)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_ids_in_a_variable_are_ignored_like_others():
+    """A variable of Flax NNX is a pytree, and an array to JAX."""
+    plan, ids = MixUp().plan(fresh(), (4, 4, 4, 3)), jnp.array([-1, 2, -3, 1])
+    loss = lambda _, y: 1.0 + y.astype(jnp.float32)  # noqa: E731
+    held = plan.loss(loss, None, nnx.Variable(ids), donors=nnx.Variable(ids + 1))
+    np.testing.assert_array_equal(held, plan.loss(loss, None, ids, donors=ids + 1))
+    both = plan.loss(
+        lambda _, y: y["a"] * y["b"], None, {"a": nnx.Variable(plan.lam), "b": plan.lam}
+    )
+    np.testing.assert_array_equal(both, plan.loss(lambda _, y: y, None, plan.lam**2))
+
+
+@pytest.mark.parametrize(
+    "returned", [None, {"loss": jnp.ones(5)}, (jnp.ones(5), {}), 1.0, jnp.ones(())], ids=type
+)
+def test_a_loss_that_is_no_array_of_the_batch(returned):
+    plan = MixUp().plan(fresh(), SHAPE)
+    with pytest.raises(ValueError, match=r"^Plan\.loss: loss_fn must return one loss for each"):
+        plan.loss(lambda outputs, labels: returned, None, jnp.arange(5))
+
+
+def test_no_class_at_all_is_a_label_of_no_columns():
+    plan = MixUp().plan(fresh(), SHAPE)
+    assert plan.labels(np.zeros((5, 0), np.float32), smoothing=0.1).shape == (5, 0)
 
 
 def test_nothing_of_a_pytree_is_ignored_by_its_value():
@@ -492,7 +519,7 @@ def test_with_donors_a_row_that_is_its_own_partner_follows_its_share():
         (jnp.ones((6, 1)), ValueError, r"share must have the shape \(6,\), got float32\[6, 1\]"),
         (0.5, TypeError, "share must be an array, got float"),
         ([0.5] * 6, TypeError, r"share must be an array, got list; pass jnp\.asarray\(share\)"),
-        (np.ones(6, complex), TypeError, "share must be real numbers"),
+        (np.ones(6, complex), TypeError, "share must hold real numbers"),
         (np.array([0, 0, 1.5, 0, 0, 0]), ValueError, r"share must be in \[0, 1\], got 1\.5"),
         (np.array([0, -1, 0, 0, 0, 0]), ValueError, r"share must be in \[0, 1\], got -1"),
         (np.full(6, np.nan), ValueError, r"share must be in \[0, 1\], got nan"),

@@ -20,10 +20,31 @@ CHECKS = mutants(
     ),
     (
         "any-array-is-a-key",
-        "if value.ndim == (0 if typed else 1) and (typed or value.dtype == np.uint32):",
-        "if True:",
+        "if typed or value.dtype == raw.dtype:\n            if value.shape == one:",
+        "if True:\n            if True:",
         "images pass for a PRNG key",
         "tests/test_checks*.py -k for-key",
+    ),
+    (
+        "raw-keys-of-threefry-alone",
+        "_raw_key(_config.jax_default_prng_impl)",
+        '_raw_key("threefry2x32")',
+        "a raw key of the PRNG that is set is refused",
+        "tests/test_inputs.py -k prng",
+    ),
+    (
+        "foreign-bytes-pass",
+        "if not (known and value.dtype.isnative):",
+        "if not known:",
+        "a foreign byte order fails in JAX, in its words",
+        "tests/test_inputs.py -k 'dtypes or byte_order'",
+    ),
+    (
+        "lists-alone-are-sequences",
+        "listed = isinstance(value, Sequence) and not",
+        "listed = isinstance(value, list) and not",
+        "the lists of configuration libraries are refused",
+        "tests/test_inputs.py -k sequence",
     ),
     (
         "rank-3-is-not-refused",
@@ -110,6 +131,13 @@ SHARDINGS = mutants(
 
 LABELS = mutants(
     "jaxmix/_labels.py",
+    (
+        "heads-are-blended",
+        "if odd.size:",
+        "if False:",
+        "class ids of several heads are blended as numbers",
+        "tests/test_inputs.py -k no_dense",
+    ),
     (
         "ignored-rows-are-smoothed",
         "return dense - smoothing * (dense - known / num_classes)",
@@ -352,10 +380,45 @@ PLAN = mutants(
     ),
     (
         "losses-exchanged",
-        "(labels, donors))\n        return mix(self._label_share(donors), own, others)",
-        "(labels, donors))\n        return mix(self._label_share(donors), others, own)",
+        "mix(self._label_share(donors), *losses)",
+        "mix(1 - self._label_share(donors), *losses)",
         "the loss weighs the partner's label by lam",
         "tests/test_plan*.py -k 'loss or accuracy'",
+    ),
+    (
+        "a-share-is-lost",
+        "return replaced(self, lam=lam, relabelled=True)",
+        "return replaced(self, lam=lam)",
+        "valid pixels change the share that a method gave",
+        "tests/test_plan_labels.py -k survives",
+    ),
+    (
+        "padding-is-counted",
+        "plan.opacity, plan.batch, spatial, valid)",
+        "plan.opacity, plan.batch, spatial)",
+        "lam counts pixels that are not data",
+        "tests/test_plan_rows.py -k valid",
+    ),
+    (
+        "partners-padding-is-painted",
+        "others = jax.tree.map(plan.pairing.take, valid if donors is None else donors)",
+        "others = valid if donors is None else donors",
+        "pixels of the partner that are not data are painted",
+        "tests/test_plan_rows.py -k valid",
+    ),
+    (
+        "a-lost-box-is-empty",
+        "lost = plan.relabelled | jnp.isnan(plan.lam)",
+        "lost = plan.relabelled | jnp.zeros_like(plan.lam, bool)",
+        "a bad alpha passes for no mixing",
+        "tests/test_plan_rows.py -k lost",
+    ),
+    (
+        "what-is-off-blends",
+        "if donors is None and self.pairing == _pairing.SAME_ROW:",
+        "if False:",
+        "a recipe that is off refuses bools",
+        "tests/test_recipes.py -k off",
     ),
     (
         "the-first-axis-that-fits",
@@ -467,6 +530,34 @@ PLOT = mutants(
 
 PYTREE = mutants(
     "jaxmix/_pytree.py",
+    (
+        "one-definition-of-a-class",
+        'serialized_name=f"{name}#{_definitions[name]}"',
+        "serialized_name=name",
+        "a cell of a notebook cannot be run again",
+        "tests/test_export.py -k twice",
+    ),
+    (
+        "any-mode-is-a-literal",
+        "return ast.literal_eval(repr(value)) == value",
+        "return True",
+        "what cannot be read back is written",
+        "tests/test_export.py -k 'literal or static'",
+    ),
+    (
+        "a-repr-of-everything",
+        "if field.init and (arrays or not usual):",
+        "if field.init:",
+        "repr(mixer) repeats its defaults",
+        "tests/test_mixers.py -k repr",
+    ),
+    (
+        "a-repr-without-types",
+        "type(value) is type(default) and shown(value) == shown(default)",
+        "bool(np.all(value == default))",
+        "repr(mixer) of a field that is 1 instead of 1.0 makes another program",
+        "tests/test_mixers.py -k repr",
+    ),
     (
         "modes-are-leaves",
         'static = [field.name for field in fields if field.metadata.get("static")]',
