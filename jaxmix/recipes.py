@@ -1,32 +1,80 @@
 """The policies of other libraries, as mixers, under their own argument names.
 
-What papers publish is mostly a setting of timm's. Top-1 accuracy is ImageNet-1k's, in percent, at
-224 pixels; A3 trains at 160.
+What was published with them: top-1 accuracy on ImageNet-1k in percent, at 224 pixels unless it says
+otherwise. These are the authors' results, not this library's.
 
-| paper                                      | network    | call             | smoothing | top-1 |
-|--------------------------------------------|------------|------------------|-----------|-------|
-| DeiT [1]                                   | DeiT-B     | `timm(0.8, 1.0)` | 0.1       | 81.8  |
-| Swin Transformer [2]                       | Swin-T     | `timm(0.8, 1.0)` | 0.1       | 81.3  |
-| ConvNeXt [3]                               | ConvNeXt-T | `timm(0.8, 1.0)` | 0.1       | 82.1  |
-| ResNet strikes back [4], A1                | ResNet-50  | `timm(0.2, 1.0)` | 0.1       | 80.4  |
-| ResNet strikes back, A2                    | ResNet-50  | `timm(0.1, 1.0)` | 0         | 79.8  |
-| ResNet strikes back, A3                    | ResNet-50  | `timm(0.1, 1.0)` | 0         | 78.1  |
+| training                         | network    | call                    | smoothing | published |
+|----------------------------------|------------|-------------------------|-----------|-----------|
+| DeiT [1]                         | DeiT-B     | `timm(0.8, 1.0)`        | 0.1       | 81.8      |
+| DeiT III [2], BCE                | ViT-S      | `timm(0.8, 1.0)`        | 0         | 81.4      |
+| DeiT III, last stage             | ViT-B      | `timm(0.8, 1.0)`        | 0.1       | 83.8      |
+| DeiT III, last stage             | ViT-L      | `timm(0.8, 1.0)`        | 0.1       | 84.9      |
+| DeiT III, ImageNet-21k           | ViT        | `timm(0.0, 1.0)`        | 0.1       | -         |
+| Swin Transformer [3]             | Swin-T     | `timm(0.8, 1.0)`        | 0.1       | 81.2      |
+| Swin Transformer V2 [3], 256 px  | SwinV2-T   | `timm(0.8, 1.0)`        | 0.1       | 81.8      |
+| ConvNeXt [4]                     | ConvNeXt-T | `timm(0.8, 1.0)`        | 0.1       | 82.1      |
+| ConvNeXt V2 [5], fine-tuning     | ConvNeXt-B | `timm(0.8, 1.0)`        | 0.1       | 84.9      |
+| MAE [6], fine-tuning             | ViT-B      | `timm(0.8, 1.0)`        | 0.1       | 83.6      |
+| BEiT v2 [7], fine-tuning         | BEiT v2-B  | `timm(0.8, 1.0)`        | 0.1       | 85.5      |
+| ResNet strikes back [8], A1, BCE | ResNet-50  | `timm(0.2, 1.0)`        | 0.1       | 80.4      |
+| ResNet strikes back, A2, BCE     | ResNet-50  | `timm(0.1, 1.0)`        | 0         | 79.8      |
+| ResNet strikes back, A3, BCE     | ResNet-50  | `timm(0.1, 1.0)`        | 0         | 78.1      |
+| torchvision, "new recipe" [9]    | ResNet-50  | `torchvision(1.0, 0.2)` | 0.1       | 80.7      |
+| plain ViT [10], 90 epochs        | ViT-S/16   | `big_vision(0.2)`       | 0         | 76.5      |
+| plain ViT, 300 epochs            | ViT-S/16   | `big_vision(0.2)`       | 0         | 80        |
+| MLP-Mixer [10], BCE              | Mixer-B/16 | `big_vision(0.5)`       | 0         | 76.3      |
 
-They ran on versions of timm before 1.0.31, whose boxes are those of `CutMix(box="paper")`; here as
-in timm now an odd side keeps its last pixel. ResNet strikes back trains with a binary
-cross-entropy.
+On AudioSet AST [11] mixes waveforms by `RandomApply(MixUp(10.0), 0.5)`, with BCE: 0.459 mAP. None
+is used to fine-tune small networks (ConvNeXt V2-Atto [5]), after supervised training on
+ImageNet-22k (ConvNeXt [4], BEiT v2 [7]), by SigLIP [10] and by DINOv2 [12].
+
+- BCE is a binary cross-entropy. ResNet strikes back takes targets for it that are 0 or 1, in timm
+  `--bce-loss --bce-target-thresh 0.2`; here `plan.labels(labels, num_classes=1000) > 0.2`.
+- timm and torchvision draw once for the images of one GPU; here `per="batch"` is once for the batch
+  of the call, under `jax.jit` the global one. With one lambda for 1,024 images the loss of a step
+  scatters four times as much as with one for each 64: `per=64` draws as 16 GPUs with 64 each did.
+- They ran on versions of timm before 1.0.31, whose boxes are those of `CutMix(box="paper")`; here,
+  as in timm now, an odd side keeps its last pixel. A3 trains at 160 pixels.
+- What belongs to the call is no option of a recipe: smoothing, the number of classes, the key.
+
+From a configuration: a recipe by its name, with its options, as ml_collections has them and Hydra
+calls them (`_target_: jaxmix.recipes.timm`); or, if you trust it, the text of a mixer, as
+`repr(mixer)` writes it.
 
 Example:
     >>> import jaxmix
     >>> deit = jaxmix.recipes.timm(mixup_alpha=0.8, cutmix_alpha=1.0)
     >>> type(deit).__name__, deit.per, deit.pairing
     ('RandomChoice', 'batch', Flip())
+    >>> config = {"name": "timm", "mixup_alpha": 0.8, "cutmix_alpha": 1.0}
+    >>> getattr(jaxmix.recipes, config.pop("name"))(**config) == deit
+    True
+    >>> eval("RandomApply(CutMix(per='batch'), prob=0.5)", vars(jaxmix))
+    RandomApply(mixer=CutMix(per='batch'))
 
-References:
-    [1] Touvron et al. 2020, table 9, https://arxiv.org/abs/2012.12877, and their README_deit.md.
-    [2] Liu et al. 2021, table 1, appendix A2.1, https://arxiv.org/abs/2103.14030, and their config.
-    [3] Liu et al. 2022, tables 1 and 5, https://arxiv.org/abs/2201.03545.
-    [4] Wightman et al. 2021, tables 1 and 2, https://arxiv.org/abs/2110.00476.
+References, as far as they could be read; figures are those of the repositories:
+    [1] Touvron et al. 2020, https://arxiv.org/abs/2012.12877; facebookresearch/deit,
+        README_deit.md.
+    [2] Touvron et al. 2022, https://arxiv.org/abs/2204.07118; the same, README_revenge.md. ViT-B
+        and ViT-L train at 192 pixels with BCE and no smoothing first.
+    [3] Liu et al. 2021, https://arxiv.org/abs/2103.14030, and 2022,
+        https://arxiv.org/abs/2111.09883; microsoft/Swin-Transformer, MODELHUB.md, config.py.
+    [4] Liu et al. 2022, https://arxiv.org/abs/2201.03545; facebookresearch/ConvNeXt, TRAINING.md.
+    [5] Woo et al. 2023, https://arxiv.org/abs/2301.00808; facebookresearch/ConvNeXt-V2,
+        TRAINING.md.
+    [6] He et al. 2021, https://arxiv.org/abs/2111.06377; facebookresearch/mae, FINETUNE.md.
+    [7] Peng et al. 2022, https://arxiv.org/abs/2208.06366; microsoft/unilm, beit2,
+        get_started_for_image_classification.md.
+    [8] Wightman et al. 2021, tables 1 and 2, https://arxiv.org/abs/2110.00476; the threshold of A2
+        in Alibaba-MIIL/ML_Decoder, README.md, and in timm/loss/binary_cross_entropy.py.
+    [9] How to train state-of-the-art models using torchvision's latest primitives,
+        https://pytorch.org/blog; https://github.com/pytorch/vision/pull/6433.
+    [10] google-research/big_vision, configs/vit_s16_i1k.py (Beyer et al. 2022,
+        https://arxiv.org/abs/2205.01580), configs/mlp_mixer_i1k.py (Tolstikhin et al. 2021,
+        https://arxiv.org/abs/2105.01601), trainers/proj/image_text/siglip.py.
+    [11] Gong et al. 2021, https://arxiv.org/abs/2104.01778; YuanGongND/ast, egs/audioset/run.sh;
+        0.448 without averaging the weights.
+    [12] facebookresearch/dinov2, data/augmentations.py.
 """
 
 from collections.abc import Sequence
@@ -58,10 +106,11 @@ def timm(
 ) -> Mixer:
     """Equivalent of `timm.data.Mixup` in timm 1.0.31, with the same arguments.
 
-    timm's `label_smoothing` and `num_classes` are arguments of the call: `smoothing` and
-    `num_classes`. With `multi_label=True` timm smooths towards one half instead, which is
-    `smoothing / 2 + (1 - smoothing) * labels` in place of `labels`. There is no `correct_lam`:
-    labels always follow the pixels. An odd batch, which timm refuses, is mixed like any other.
+    timm's `label_smoothing` and `num_classes` are arguments of the mixer's call: `smoothing` and
+    `num_classes`; its `mixup_off_epoch` is a schedule of `prob`. With `multi_label=True` timm
+    smooths towards one half instead, which is `smoothing / 2 + (1 - smoothing) * labels` in place
+    of `labels`. There is no `correct_lam`: labels always follow the pixels. An odd batch, which
+    timm refuses, is mixed like any other.
 
     Args:
         mixup_alpha: the concentration of MixUp's lambda, 0 for no MixUp.
@@ -123,6 +172,9 @@ def torchvision(
 ) -> Mixer:
     """What torchvision's reference training script does: one of the two for each batch.
 
+    Its `num_classes` and `--label-smoothing` are arguments of the mixer's call, `num_classes` and
+    `smoothing`.
+
     Args:
         cutmix_alpha: the concentration of CutMix's lambda, 0 for no CutMix.
         mixup_alpha: the concentration of MixUp's lambda, 0 for no MixUp.
@@ -163,6 +215,9 @@ def big_vision(
     per: Per | None = None,
 ) -> Mixer:
     """What big_vision's `mixup` does: one folded lambda for each batch.
+
+    Its `fold_in`, which gives each device a key of its own, is done to the key of the mixer's call,
+    by `jax.random.fold_in`.
 
     Args:
         p: the concentration of lambda, 0 for no MixUp.

@@ -1,6 +1,6 @@
 """Recipes: the mixers they stand for. That those do what the libraries do: test_golden.py."""
 
-import pathlib
+import collections
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,6 @@ import pytest
 import jaxmix
 from jaxmix import CutMix, MixUp, RandomApply, RandomChoice, Roll, Swap, recipes
 
-README = pathlib.Path(__file__).parent.parent / "README.md"
 BATCH = {"per": "batch", "pairing": "roll"}
 FLIPPED = {"per": "batch", "pairing": "flip"}
 
@@ -182,16 +181,50 @@ def test_the_recipe_of_big_vision_in_its_own_words():
 
 
 def rows(text):
-    """The cells of a Markdown table's rows that call a recipe with its published accuracy."""
+    """The cells of the docstring's table, of the rows that call a mixer."""
     cells = [[cell.strip() for cell in line.strip(" |").split("|")] for line in text.splitlines()]
-    return [row for row in cells if len(row) == 5 and row[2].startswith("`timm(")]
+    return [row for row in cells if len(row) == 5 and row[2].startswith("`")]
 
 
-def test_the_published_recipes_can_be_called_and_the_readme_has_the_same_ones():
+def test_what_was_published_can_be_called():
     documented = rows(recipes.__doc__)
-    assert len(documented) == 6
-    for _, _, call, smoothing, _ in documented:
-        mixer = eval(call.strip("`"), {"timm": recipes.timm})
-        assert isinstance(mixer, RandomChoice) and 0 <= float(smoothing) < 1
-    figures = [row[1:] for row in documented]
-    assert [row[1:] for row in rows(README.read_text())] == figures
+    assert len(documented) == 18
+    names = {**vars(jaxmix), **vars(recipes)}
+    for _, _, call, smoothing, published in documented:
+        mixer = eval(call.strip("`"), names)
+        images, labels = mixer(
+            *(jax.random.key(0), jnp.zeros((4, 8, 8, 3)), jnp.arange(4)),
+            **{"num_classes": 5, "smoothing": float(smoothing)},
+        )
+        assert images.shape == (4, 8, 8, 3) and labels.shape == (4, 5)
+        assert published == "-" or 76 < float(published) < 86
+
+
+def test_targets_of_a_binary_loss_are_0_or_1():
+    """Both classes of a mixed image that weigh more than the threshold."""
+    plan = recipes.timm(0.1, 1.0).plan(jax.random.key(0), (4, 8, 8, 3))
+    plan = plan.relabel(jnp.array([0.9, 0.5, 0.1, 1.0]))
+    targets = plan.labels(jnp.array([0, 1, 2, 3]), num_classes=4) > 0.2
+    np.testing.assert_array_equal(targets, [[1, 0, 0, 0], [0, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+
+
+def test_a_recipe_comes_from_a_configuration():
+    """As Hydra calls it, with its own kind of lists, and from an ml_collections.ConfigDict."""
+    options = {
+        "mixup_alpha": 0.8,
+        "cutmix_minmax": collections.UserList([0.2, 0.8]),
+        "mode": "elem",
+    }
+    called = getattr(recipes, "timm")(**options)  # noqa: B009
+    assert called == recipes.timm(0.8, cutmix_minmax=(0.2, 0.8), mode="elem")
+    assert eval(repr(called), vars(jaxmix)) == called
+    config_dict = pytest.importorskip("ml_collections").ConfigDict({"p": 0.2, "pairing": "swap"})
+    assert recipes.big_vision(**config_dict) == recipes.big_vision(0.2, pairing="swap")
+
+
+@pytest.mark.parametrize("option", ["label_smoothing", "num_classes", "correct_lam", "fold_in"])
+def test_what_belongs_to_the_call_is_no_option(option):
+    for make in (recipes.timm, recipes.torchvision, recipes.big_vision):
+        with pytest.raises(TypeError, match=option):
+            make(0.2, **{option: 1})
+    assert option in recipes.timm.__doc__ + recipes.torchvision.__doc__ + recipes.big_vision.__doc__

@@ -164,7 +164,7 @@ PAIRING = mutants(
     ),
     (
         "a-lone-row-of-zeros",
-        "return swapped if alone is None else _rows(alone, x, swapped)",
+        "return swapped if alone is None else where_rows(alone, x, swapped)",
         "return swapped",
         "on a TPU the last row of an odd batch becomes black",
         "tests/test_pairing.py -k every_form",
@@ -267,8 +267,8 @@ REGION = mutants(
     ),
     (
         "lam-of-the-unclipped-box",
-        "        region = clip(region, spatial)\n        count",
-        "        count",
+        "        region = clip(region, spatial)\n    count",
+        "    count",
         "lam counts pixels outside of the image",
         f"{LAWS} -k painted_label",
     ),
@@ -454,7 +454,7 @@ MIXERS = mutants(
     ),
     (
         "content-of-any-rows",
-        '_checks.batch(where, name, content, batch, "the images")',
+        '_checks.batch(where, name, _checks.array(where, name, content), batch, "the images")',
         "pass",
         "JAX's own error about content of another batch",
         "tests/test_content_aware.py",
@@ -630,8 +630,8 @@ RECIPES = mutants(
     ),
     (
         "timm-with-the-papers-box",
-        'CutMix, box="timm", **options',
-        "CutMix, **options",
+        'CutMix, box="timm", axes=axes, **options',
+        "CutMix, axes=axes, **options",
         "odd sides lose a pixel",
         "tests/test_recipes.py tests/test_golden.py",
     ),

@@ -270,7 +270,7 @@ COMPOSITE = mutants(
     ),
     (
         "what-does-not-fade-is-calculated",
-        "first, second = (_select(fades, x, nothing).astype(wider(dtype))",
+        "first, second = (where(fades, x, nothing).astype(wider(dtype))",
         "first, second = (x.astype(wider(dtype))",
         "NaN that is not shown reaches a gradient",
         f"{LAWS} tests/test_plan*.py -k gradient",
@@ -291,8 +291,8 @@ COMPOSITE = mutants(
     ),
     (
         "ties-go-to-the-partner",
-        "return _select(_weights(painted, opacity, maps.shape) < 0.5, partners, maps)",
-        "return _select(_weights(painted, opacity, maps.shape) <= 0.5, partners, maps)",
+        "return where(_weights(painted, opacity, maps.shape) < 0.5, partners, maps)",
+        "return where(_weights(painted, opacity, maps.shape) <= 0.5, partners, maps)",
         "maps take the partner's class on a tie",
         "tests/test_plan*.py tests/test_bugs.py -k maps",
     ),
@@ -359,8 +359,8 @@ PLAN = mutants(
     ),
     (
         "only-forgets-lam",
-        "lam = jnp.where(off, 1.0, plan.lam)",
-        "lam = plan.lam",
+        "lam=jnp.where(off, 1.0, plan.lam)",
+        "lam=plan.lam",
         "labels of unmixed rows are mixed",
         "tests/test_plan*.py -k only",
     ),
@@ -457,7 +457,7 @@ PLAN = mutants(
     ),
     (
         "bool-is-blended",
-        "if images.dtype == jnp.bool_ and blends(self.region, self.opacity):",
+        "if not number and blends(self.region, self.opacity):",
         "if False:",
         "JAX's own error about bool",
         "tests/test_checks*.py -k bool",
@@ -600,7 +600,7 @@ TESTING = mutants(
     ),
     (
         "the-tool-tries-one-granularity",
-        "for per in (per for per in get_args(Per) if per != mixer.per):",
+        "for per in (per for per in (*get_args(PerName), run) if per != mixer.per):",
         "for per in ():",
         "rows that are not drawn alike pass",
         "tests/test_testing.py -k alike",
