@@ -83,6 +83,19 @@ class Mixer(Frozen):
         >>> mixer = jaxmix.RandomChoice((Halves(0.9, per="batch"), jaxmix.MixUp()))
         >>> mixer(jax.random.key(0), jnp.zeros((4, 8, 8, 3))).shape
         (4, 8, 8, 3)
+
+        A method that looks at the images:
+
+        >>> import dataclasses
+        >>> class Brighter(jaxmix.Mixer):
+        ...     light: jax.Array | None = dataclasses.field(default=None, metadata={"rows": True})
+        ...
+        ...     def draw(self, key, rows, spatial):
+        ...         return jaxmix.Mask(self.pairing.take(self.light) > self.light), None
+        >>> images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3))
+        >>> mixed = Brighter(light=images.mean(-1))(jax.random.key(1), images)
+        >>> bool((mixed.mean(-1) >= images.mean(-1)).all())
+        True
     """
 
     per: Per = dataclasses.field(default="example", kw_only=True, metadata=STATIC)

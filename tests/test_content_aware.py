@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import axis_types, mesh_of
+from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxmix
 from jaxmix import (
@@ -106,6 +108,33 @@ def test_in_policies_too(pairing, per):
     painted = np.asarray(plan.region.painted)
     np.testing.assert_array_equal(painted[on], expected(plan.partner)[on])
     assert not painted[~on].any()
+
+
+@axis_types
+@pytest.mark.parametrize("pairing", ["swap", Flip(groups=8), "roll", "permutation"], ids=str)
+def test_on_a_mesh_it_draws_what_it_draws_on_one_device(pairing, axis_type):
+    """And it is traced once for all contents and keys."""
+    shape = (16, *SHAPE[1:])
+    rows = NamedSharding(mesh_of({"batch": 8}, axis_type), PartitionSpec("batch"))
+    bright = Brighter(pairing=pairing)
+    traced = []
+
+    @jax.jit
+    def mix(content, key, images):
+        traced.append(key)
+        plan = dataclasses.replace(bright, content=content).plan(key, shape)
+        return plan.lam, plan.images(images)
+
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        content, images = rng.random(shape[:3], np.float32), rng.random(shape, np.float32)
+        plan = dataclasses.replace(bright, content=content).plan(jax.random.key(seed), shape)
+        on_mesh = (jax.device_put(x, rows) for x in (content, images))
+        lam, mixed = mix(next(on_mesh), jax.random.key(seed), next(on_mesh))
+        np.testing.assert_array_equal(lam, plan.lam)
+        np.testing.assert_array_equal(mixed, plan.images(images))
+        assert 0 < lam.mean() < 1
+    assert len(traced) == 1
 
 
 def test_beside_other_mixers():

@@ -139,6 +139,8 @@ DRAWN = {
     "mixup-pair": MixUp(per="pair"),
     "mixup-pair-flip": MixUp(per="pair", pairing="flip"),
     "cutmix-batch": CutMix(per="batch", pairing="roll"),
+    "runs": CutMix(per=32),
+    "recipe": recipes.timm(0.8, 1.0, prob=0.5, pairing=Flip(groups=8), per=8),
     "choice": RandomApply(both(Flip(groups=8)), prob=0.5),
     "choice-permutation": both(Permutation()),
 }

@@ -147,6 +147,23 @@ def test_a_mixture_that_is_normalised_is_one_pass(mixer, dtype, mesh):
     assert_a_copy(compiled, where, SIZES["lanes"], dtype)
 
 
+@cover("valid, dtype, mesh", ["box", "mask"], DTYPES, ["one", "eight", "eight-explicit"])
+def test_valid_pixels_are_one_pass(valid, dtype, mesh):
+    size = SIZES["lanes"]
+
+    def call(key, images, ends):
+        plan = MIXERS["both"].plan(key, images.shape)
+        rows = [jnp.arange(n)[None] < ends[:, d, None] for d, n in enumerate(size[1:3])]
+        box, mask = Box(jnp.zeros_like(ends), ends), rows[0][:, :, None] & rows[1][:, None]
+        return plan.only(box if valid == "box" else mask).images(images)
+
+    where = mesh_of(*MESHES[mesh])
+    key, images, labels = arguments(where, size, dtype)
+    ends = abstract((*labels.shape, 2), "int32", where, "batch")
+    found = made(program(call, where, key, images, ends), size)
+    assert found.passes == 1 and not found.sent, found
+
+
 @cover("mixer, dtype, rows", list(MIXERS), DTYPES, [256, 264, 24])
 def test_nothing_is_sent_where_another_axis_might_split_the_batch(mixer, dtype, rows):
     """On a mesh of (2, 4) in Auto mode the compiler alone knows which axis does."""
