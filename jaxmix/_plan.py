@@ -672,5 +672,6 @@ def _only_pixels(plan, valid, donors, spatial):
     if plan.region is not None:
         region = _region.overlap(plan.region, region, spatial)
     new = assemble(plan.pairing, region, plan.opacity, plan.batch, spatial, valid)
-    lost = plan.relabelled | jnp.isnan(plan.lam)  # A box from NaN does not show it any more.
-    return replaced(new, lam=jnp.where(lost, plan.lam, new.lam), relabelled=plan.relabelled)
+    lam = _sharding.spread_like(new.lam, plan.lam)
+    lost = plan.relabelled | jnp.isnan(lam)  # A box from NaN does not show it any more.
+    return replaced(new, lam=jnp.where(lost, lam, new.lam), relabelled=plan.relabelled)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from helpers import box_plan, boxes, fresh, numbers
+from helpers import axis_types, box_plan, boxes, fresh, mesh_of, numbers
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmix import (
     Box,
@@ -486,6 +487,29 @@ def test_valid_pixels_under_jit_vmap_and_on_a_slice():
         )
         many = jax.vmap(plan.only)(jax.tree.map(lambda x: jnp.stack((x, x)), given))
         np.testing.assert_array_equal(many.lam[1], only.lam)
+
+
+@axis_types
+@pytest.mark.parametrize("kind", ["rows", "pixels", "box"])
+@pytest.mark.parametrize("name", ["cutmix", "choice", "permutation", "runs"])
+def test_only_on_a_mesh_is_only_on_one_device(name, kind, axis_type):
+    mesh, mixer = mesh_of({"batch": 8}, axis_type), VALID_MIXERS[name]
+    if kind == "box" and name == "permutation":
+        return  # It has no region.
+    rows = NamedSharding(mesh, PartitionSpec("batch"))
+    box, pixels = padded(16)
+    valid = {"rows": pixels[:, 0, 0], "pixels": pixels, "box": box}[kind]
+    images = numbers((16, 8, 6, 3))
+
+    def mix(key, valid, images):
+        plan = mixer.plan(key, (16, 8, 6, 3)).only(valid)
+        return plan.lam, plan.images(images), plan.relabel(plan.lam / 2).labels(jnp.eye(16))
+
+    with jax.set_mesh(mesh):
+        split = jax.device_put((valid, jnp.asarray(images)), rows)
+        found = jax.jit(mix)(fresh(), *split)
+    for one, other in zip(found, mix(fresh(), valid, images), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2**-22)
 
 
 @pytest.mark.parametrize(

@@ -408,8 +408,8 @@ PLAN = mutants(
     ),
     (
         "a-lost-box-is-empty",
-        "lost = plan.relabelled | jnp.isnan(plan.lam)",
-        "lost = plan.relabelled | jnp.zeros_like(plan.lam, bool)",
+        "lost = plan.relabelled | jnp.isnan(lam)",
+        "lost = plan.relabelled | jnp.zeros_like(lam, bool)",
         "a bad alpha passes for no mixing",
         "tests/test_plan_rows.py -k lost",
     ),
