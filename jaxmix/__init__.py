@@ -25,23 +25,7 @@ from jaxmix._region import Box, Mask
 __version__ = "0.1.0"
 
 __all__ = [
-    "Box",
-    "CutMix",
-    "Flip",
-    "Mask",
-    "MixUp",
-    "Mixer",
-    "Neighbour",
-    "Permutation",
-    "Plan",
-    "RandomApply",
-    "RandomChoice",
-    "Roll",
-    "Swap",
-    "cutmix",
-    "mixup",
-    "plot",
-    "recipes",
-    "symmetric_beta",
-    "testing",
-]
+    "Box", "CutMix", "Flip", "Mask", "MixUp", "Mixer", "Neighbour", "Permutation", "Plan",
+    "RandomApply", "RandomChoice", "Roll", "Swap", "cutmix", "mixup", "plot", "recipes",
+    "symmetric_beta", "testing",
+]  # fmt: skip

@@ -96,10 +96,8 @@ def shown(value: Any) -> str:
     if not (hasattr(type(value), "shape") and hasattr(type(value), "dtype")):
         return repr(value)
     if value.shape == () and isinstance(value, np.ndarray | np.generic | Array):
-        try:
+        with contextlib.suppress(Exception):  # Of a tracer, a key, an array that was deleted.
             return repr(np.asarray(value).item())
-        except Exception:  # A tracer, a key, an array that was deleted: a repr raises nothing.
-            pass
     name = str(value.dtype)
     for word in ("float", "uint", "int", "complex"):
         name = name.replace(word, word[0])

@@ -309,10 +309,8 @@ def limited_axes(where: str, axes: Any, spatial: tuple) -> tuple[int, ...]:
     named = (axes,) if isinstance(axes, int) else axes
     positions = tuple(axis + rank if axis < 0 else axis for axis in named)
     if not positions or sorted(set(positions) & set(range(rank))) != sorted(positions):
-        raise ValueError(
-            f"{where}: axes={axes} must name one or more of the {rank} spatial axes of images of "
-            f"extents {spatial}, each once, counted from 0 among them"
-        )
+        wanted = f"axes={axes} must name one or more of the {rank} spatial axes, from 0, each once"
+        raise _checks.value_error(where, wanted, spatial)
     return positions
 
 

@@ -182,12 +182,10 @@ def _titles(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) 
     shares = np.asarray(labels).astype(np.float64)
     if shares.shape[1] == 1:
         return [f"{value:.2f}" for value in shares[:, 0]]
-    order = np.argsort(-shares, axis=1, kind="stable")[:, :2]
     names = range(shares.shape[1]) if names is None else names
-    return [
-        "\n".join(f"{names[k]} {row[k]:.2f}" for k in two if row[k] >= 0.005)
-        for row, two in zip(shares, order, strict=True)
-    ]
+    top = zip(shares, np.argsort(-shares, axis=1, kind="stable")[:, :2], strict=True)
+    shown = ([f"{names[k]} {row[k]:.2f}" for k in two if row[k] >= 0.005] for row, two in top)
+    return list(map("\n".join, shown))
 
 
 def _outline(axes: Any, plan: Plan, row: int) -> None:
@@ -199,8 +197,7 @@ def _outline(axes: Any, plan: Plan, row: int) -> None:
     if painted.all():
         return
     limits, line = axes.axis(), {"colors": OUTLINE, "linewidth": 1.2, "clip_on": False}
-    y, x = np.nonzero(np.diff(np.pad(painted, 1), axis=0))
-    axes.hlines(y - 0.5, x - 1.5, x - 0.5, **line)
-    y, x = np.nonzero(np.diff(np.pad(painted, 1), axis=1))
-    axes.vlines(x - 0.5, y - 1.5, y - 0.5, **line)
+    for lines, mask in ((axes.hlines, painted), (axes.vlines, painted.T)):
+        at, along = np.nonzero(np.diff(np.pad(mask, 1), axis=0))
+        lines(at - 0.5, along - 1.5, along - 0.5, **line)
     axes.axis(limits)

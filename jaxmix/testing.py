@@ -160,8 +160,8 @@ def _compare(message: str, what: str, found: Any, expected: Any, tolerance: floa
     """Raises unless two trees of arrays are the same: to the bit, or within a tolerance."""
     for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         one, other = np.asarray(one), np.asarray(other)
-        if (one.dtype, one.shape) != (other.dtype, other.shape):
-            got, wanted = _checks.describe(one), _checks.describe(other)
+        got, wanted = _checks.describe(one), _checks.describe(other)
+        if got != wanted:
             raise AssertionError(f"{message}: {what}: {got} instead of {wanted}")
         if tolerance:
             same = np.isclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
