@@ -280,13 +280,13 @@ def _plan(mixer, where, key, shape, channel_axis) -> Plan:
 
 def draw_rows(mixer: Mixer, key: Array, batch: Any, spatial: tuple) -> Painted:
     """What a mixer draws, checked, and copied to each row of the batch."""
-    per, name = mixer._drawn_per, type(mixer).__name__
-    where = f"{name}.draw"
+    per, call = mixer._drawn_per, type(mixer).__name__
+    where = f"{call}.draw"
     for name in mixer._fields_of_rows():
         for content in jax.tree.leaves(getattr(mixer, name)):
             _checks.batch(where, name, _checks.array(where, name, content), batch, "the images")
     pairing = mixer.pairing
-    rows = number_of_draws(name, per, pairing, batch)
+    rows = number_of_draws(call, per, pairing, batch)
     if per != "example":
         refusal = f'{where}: self.pairing needs per="example"; with per={per!r} rows share a draw'
         mixer = mixer._paired(Withheld(type(pairing), refusal))
