@@ -1,8 +1,8 @@
 """Strict settings for every test: what passes here passes in anybody's program.
 
 pytest loads this file before it collects anything, so a bare `pytest` runs the doctests of the
-package and of the README under these settings too, while `pytest jaxmix` or `pytest README.md`
-alone runs them under JAX's defaults, as a reader would. They hold under both.
+package and of the guide under these settings too, while `pytest jaxmix` alone runs them under
+JAX's defaults, as a reader would. They hold under both.
 """
 
 import os

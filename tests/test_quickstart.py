@@ -58,5 +58,3 @@ def test_it_is_committed_with_its_outputs(committed):
 def test_the_address_stands_in_one_place(committed):
     sources = ["".join(cell["source"]) for cell in committed["cells"]]
     assert sum(source.count("OWNER") for source in sources) == 1
-    readme = (NOTEBOOK.parent.parent / "README.md").read_text()
-    assert readme.count("OWNER") == 1

@@ -1,4 +1,4 @@
-"""What is sent between devices: for each pairing what the README's table says, and no more."""
+"""What is sent between devices: for each pairing what the guide's table says, and no more."""
 
 import re
 
@@ -13,10 +13,10 @@ from jaxmix import CutMix, Flip, MixUp, Neighbour, Permutation, RandomApply, Rol
 
 
 def promised():
-    """The README's table: for each pairing the collective and the bytes of its example."""
-    readme = (helpers.ROOT / "README.md").read_text()
+    """The guide's table: for each pairing the collective and the bytes of its example."""
+    guide = (helpers.ROOT / "examples" / "GUIDE.md").read_text()
     table = {}
-    for line in readme.splitlines():
+    for line in guide.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         match = re.fullmatch(r"`(\w+\(.*\))`.*", cells[0])
         if len(cells) == 4 and match and re.fullmatch(r"[\d,]+", cells[3]):
@@ -24,7 +24,7 @@ def promised():
     return table
 
 
-SENT = {  # As the README writes them, for eight devices.
+SENT = {  # As the guide writes them, for eight devices.
     "Swap()": Swap(),
     "Flip()": Flip(),
     "Flip(groups=8)": Flip(groups=8),
@@ -92,13 +92,13 @@ def test_recipes_that_are_off_send_nothing(off, axis_type):
     assert sent(off, fresh(), *batch) == {}
 
 
-def test_the_readme_names_every_pairing():
+def test_the_guide_names_every_pairing():
     assert promised().keys() == SENT.keys()
 
 
 @pytest.mark.parametrize("name", SENT)
 @axis_types
-def test_pairings_send_what_the_readme_says(axis_type, name):
+def test_pairings_send_what_the_guide_says(axis_type, name):
     collective, size = promised()[name]
     expected = {} if size == 0 else {collective: size}
     assert sent(*mixing(SENT[name], axis_type=axis_type)) == expected

@@ -184,7 +184,7 @@ def test_of_an_odd_number_of_rows_one_crosses_each_border(kind, axis):
 
 @pytest.mark.parametrize("name", SENT)
 @axis_types
-def test_pairings_send_what_the_readme_says(axis_type, name):
+def test_pairings_send_what_the_guide_says(axis_type, name):
     mesh, size, pairing = mesh_of({"batch": 8}, axis_type), (32, 32, 32, 3), SENT[name]
     call = both(pairing)
     if isinstance(pairing, jaxmix.Neighbour):

@@ -83,7 +83,7 @@ def test_micro_batches_of_one_plan_have_the_gradient_of_the_whole_batch(count):
 
 
 def draw_key(key, step, micro_batch):
-    """The README's schedule: the step first, then the micro-batch."""
+    """The guide's schedule: the step first, then the micro-batch."""
     return jax.random.fold_in(jax.random.fold_in(key, step), micro_batch)
 
 
@@ -114,7 +114,7 @@ def test_every_step_micro_batch_and_device_draws_its_own():
 
 @pytest.mark.parametrize("count", [1, 5, 7])
 def test_padding_reaches_no_loss(count):
-    """The README's two lines: whatever the padding holds, the mean over the rest is the same."""
+    """The guide's two lines: whatever the padding holds, the mean over the rest is the same."""
     images, labels, weights = batch()
     valid = np.arange(ROWS) < count
 

@@ -721,14 +721,14 @@ TRAIN_SHARDED = mutants(
     ),
 )
 
-README = mutants(
-    "README.md",
+GUIDE = mutants(
+    "examples/GUIDE.md",
     (
         "a-byte-count-off-by-one",
         "| collective-permute | 12,288 |",
         "| collective-permute | 12,289 |",
-        "the README says what is not so",
-        f"{SHARDING} -k readme",
+        "the guide says what is not so",
+        f"{SHARDING} -k guide",
     ),
 )
 
@@ -744,5 +744,5 @@ MUTANTS = [
     *TESTING,
     *TRAIN_PMAP,
     *TRAIN_SHARDED,
-    *README,
+    *GUIDE,
 ]
