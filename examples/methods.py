@@ -67,13 +67,13 @@ class FMix(Mixer):
 
 def waves(key, rows, spatial, decay, most=8):
     """Noise of amplitude 1 / frequency^decay, from its longest waves, without an FFT."""
-    counts = [jnp.arange(-min(most, n // 2), min(most, n // 2) + 1) for n in spatial]
+    counts = [jnp.arange(-min(most, (n - 1) // 2), min(most, n // 2) + 1) for n in spatial]
     grids = jnp.meshgrid(*(k / n for k, n in zip(counts, spatial, strict=True)), indexing="ij")
     frequency = jnp.maximum(jnp.sqrt(sum(grid**2 for grid in grids)), 1 / max(spatial))
     noise = jax.lax.complex(*jax.random.normal(key, (2, rows, *frequency.shape)))
-    noise *= frequency[None].astype(noise.dtype) ** -decay
+    noise *= (frequency**-decay)[None].astype(noise.dtype)
     for k, n in zip(counts, spatial, strict=True):  # Each contracts an axis, and appends one.
-        angle = 2 * jnp.pi * k[:, None] * jnp.arange(n)[None] / n
+        angle = 2 * jnp.pi * (k[:, None] * jnp.arange(n)[None] / n)
         noise = jnp.tensordot(noise, jax.lax.complex(jnp.cos(angle), jnp.sin(angle)), (1, 0))
     return noise.real
 
@@ -115,12 +115,13 @@ class HalfBox(Mixer):
 # Content: a field holds something of each row, and `self.pairing.take` gives the partner's.
 
 
-class SaliencyMix(CutMix):
-    """CutMix whose box lies around the partner's most salient pixel.
+class SaliencyMix(Mixer):
+    """Paints a box around the partner's most salient pixel, of CutMix's sides.
     Uddin et al. 2020, https://arxiv.org/abs/2006.01791.
     """
 
-    saliency: Any = dataclasses.field(default=None, kw_only=True, metadata=ROWS)
+    alpha: float = 1.0
+    saliency: Any = dataclasses.field(default=None, metadata=ROWS)
 
     def draw(self, key, rows, spatial):
         theirs = self.pairing.take(self.saliency).reshape(rows, -1)
@@ -157,11 +158,12 @@ class ClassMix(Mixer):
 
     def draw(self, key, rows, spatial):
         theirs = self.pairing.take(self.maps).reshape(rows, -1)
-        here = jax.nn.one_hot(theirs, self.classes, dtype=bool).any(1)
+        each = jax.nn.one_hot(theirs, self.classes, dtype=bool)  # Void pixels are of none.
+        here = each.any(1)
         score = jnp.where(here, jax.random.uniform(key, here.shape), 2.0)
         rank = (score[:, :, None] > score[:, None]).sum(2)
         taken = here & (rank < here.sum(1, keepdims=True) // 2)
-        return Mask(jnp.take_along_axis(taken, theirs, 1).reshape(rows, *spatial)), None
+        return Mask((each & taken[:, None]).any(2).reshape(rows, *spatial)), None
 
 
 # Labels: `plan.relabel` gives the original another share of the label.
@@ -175,6 +177,7 @@ def transmix(plan, attention, shape):
 
 def remix(plan, labels, counts, kappa=3.0, tau=0.5):
     """None, or all, beside a much rarer class. Chou et al. 2020, https://arxiv.org/abs/2007.03943."""
+    counts = jnp.asarray(counts, jnp.float32)
     own, other = counts[labels], counts[plan.pairing.take(labels)]
     none, every = own >= kappa * other, other >= kappa * own
     share = jnp.where(none & (plan.lam < tau), 0.0, plan.lam)
@@ -199,7 +202,7 @@ def c_mixup(key, targets, bandwidth):
 
 def k_mixup(images, k):
     """The cheapest matching of k to k. Greenewald et al. 2021, https://arxiv.org/abs/2106.02933."""
-    groups = images.reshape(-1, 2, k, images[0].size)
+    groups = images.reshape(-1, 2, k, images[0].size).astype(jnp.float32)
 
     def match(group):
         cost = ((group[0][:, None] - group[1][None]) ** 2).sum(2)
@@ -214,15 +217,18 @@ def k_mixup(images, k):
 
 
 def ricap(key, images, labels, beta=0.3):
-    """Four images around one point. Takahashi et al. 2018, https://arxiv.org/abs/1811.09030."""
+    """Four images, dense labels. Takahashi et al. 2018, https://arxiv.org/abs/1811.09030."""
     rows, *spatial, _ = images.shape
     stop = jnp.broadcast_to(jnp.array([spatial]), (rows, 2))
-    point = jnp.round(symmetric_beta(key, beta, (rows, 2)) * stop).astype(jnp.int32)
-    for axis, pairing in ((1, Roll(1)), (0, Roll(2))):  # The right part, then all of the lower one.
-        region = Box(jnp.zeros_like(stop).at[:, axis].set(point[:, axis]), stop)
-        plan = Plan.of(images.shape, pairing, region=region)
-        images, labels = plan.images(images), plan.labels(labels)
-    return images, labels
+    point = symmetric_beta(key, beta, (rows, 2)) * stop.astype(jnp.float32)
+    point = jnp.round(point).astype(jnp.int32)
+    right, lower = (
+        Plan.of(images.shape, Roll(axis), region=Box(point.at[:, 1 - axis].set(0), stop))
+        for axis in (1, 0)  # The lower part's partners are the donors, cut at the same column.
+    )
+    below = right.images(jnp.roll(images, 2, 0)), right.labels(jnp.roll(labels, 2, 0))
+    images = lower.images(right.images(images), donors=below[0])
+    return images, lower.labels(right.labels(labels), donors=below[1])
 
 
 def regmixup(key, loss_fn, network, images, labels, alpha=10.0, weight=1.0):
@@ -252,17 +258,17 @@ class ManifoldMixup(nnx.Module):
 
 
 def resizemix(key, images, labels, low=0.1, high=0.8):
-    """All of the partner, small. Qin et al. 2020, https://arxiv.org/abs/2012.11101."""
+    """All of the partner, small; dense labels. Qin et al. 2020, https://arxiv.org/abs/2012.11101."""
     rows, *spatial, _ = images.shape
     scale_key, key = jax.random.split(key)
     scale = jax.random.uniform(scale_key, (rows, 1), minval=low, maxval=high)
     box = inside(key, jnp.maximum(scale * jnp.array([spatial], jnp.float32), 1), spatial)
 
     def shrunk(image, start, stop):
-        scale = (stop - start) / jnp.array(spatial)
+        scale, start = (stop - start) / jnp.array(spatial), start.astype(jnp.float32)
         return jax.image.scale_and_translate(image, image.shape, (0, 1), scale, start, "linear")
 
-    donors = jax.vmap(shrunk)(jnp.roll(images, 1, 0), box.start.astype(float), box.stop)
+    donors = jax.vmap(shrunk)(jnp.roll(images, 1, 0), box.start, box.stop)
     plan = Plan.of(images.shape, Roll(0), region=box)
     return plan.images(images, donors=donors), plan.labels(labels, donors=jnp.roll(labels, 1, 0))
 
@@ -292,12 +298,8 @@ def visible(plan, boxes, shape):
 
 def photographs():
     """Eight crops of photographs that come with scikit-image, float32[8, 96, 96, 3]."""
-    corners = {
-        "astronaut": (0, 120),
-        "chelsea": (60, 120),
-        "coffee": (60, 120),
-        "rocket": (180, 220),
-    }
+    corners = {"astronaut": (0, 120), "chelsea": (60, 120), "coffee": (60, 120)}
+    corners["rocket"] = (180, 220)
     whole = [getattr(skimage.data, name)()[y:, x:] for name, (y, x) in corners.items()]
     crops = [image[:192, :192] for image in whole] + [image[40:232, 60:252] for image in whole]
     return jnp.asarray(np.stack(crops).reshape(8, 96, 2, 96, 2, 3).mean((2, 4)) / 255, jnp.float32)
