@@ -218,7 +218,7 @@ def number(where: str, argument: str, value: Any, wanted: str) -> Any:
     """A Python number, as a float, or an array of shape (); a `jax.Array` is never read back."""
     if isinstance(value, np.generic | np.ndarray) and value.shape == ():
         value = value.item()
-    if isinstance(value, (int, float, np.longdouble)):
+    if isinstance(value, int | float | np.floating):  # The last one is longdouble.
         # One type, so that a program which was compiled for a float serves an int, too.
         small = not isinstance(value, int) or abs(value) < 2**1023
         return float(value) if small else math.copysign(math.inf, value > 0 or -1)
