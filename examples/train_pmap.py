@@ -50,7 +50,7 @@ def load_data(dataset, folder):
         images, labels = load_digits(return_X_y=True)
         arrays = images.reshape(-1, 8, 8, 1).astype(np.float32) / 16, labels.astype(np.int32)
         split = train_test_split(*arrays, test_size=0.2, stratify=labels, random_state=0)
-        return split[::2], split[1::2], "0123456789"
+        return split[::2], split[1::2], list("0123456789")
     arrays = []
     for part in ("train", "t10k"):
         images = read_idx(folder / f"{part}-images-idx3-ubyte.gz")[..., None]
