@@ -68,7 +68,9 @@ class Mixer(Frozen):
     Attributes:
         per: the granularity: one draw for each "example", each "pair" of rows, the "batch", or each
             run of n rows for an int n, which divides the batch: what a library that draws once per
-            GPU does with n images on each.
+            GPU does with n images on each. "pair" needs "swap" or "flip", and conserves: the labels
+            of the batch keep their sum, MixUp keeps the sum of the pixels, and CutMix shows each
+            pixel of the batch exactly once.
         pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
 
     Example:

@@ -1,6 +1,8 @@
 """Mixers: plain data that can go anywhere, what `per` shares, and a user's own method."""
 
 import dataclasses
+import functools
+import math
 import pickle
 import re
 
@@ -539,6 +541,43 @@ def test_per_pair_the_row_of_an_odd_batch_that_is_alone_draws_its_own(mixer):
         rows = draws(plan)
         assert rows == [rows[i] for i in plan.partner] and len(set(rows)) == 8
         assert rows.count(rows[alone]) == 1
+
+
+CONSERVE = {
+    **{box: functools.partial(CutMix, box=box) for box in ("paper", "timm", "contained")},
+    "minmax": functools.partial(CutMix, minmax=(0.2, 0.8)),
+    "axes": functools.partial(CutMix, axes=0),
+    "grid": functools.partial(CutMix, grid=2),
+    "mixup": MixUp,
+    "fold": functools.partial(MixUp, fold=True),
+    "choice": lambda **how: RandomChoice((CutMix(**how), MixUp(**how)), per=how["per"]),
+    "applied": lambda **how: RandomApply(CutMix(**how), 0.5, per=how["per"]),
+}
+
+
+@pytest.mark.parametrize("rows, pairing", [(8, Swap()), (7, Swap()), (7, Flip()), (8, Flip(2))])
+@pytest.mark.parametrize("name", CONSERVE)
+def test_per_pair_conserves_labels_and_pixels(name, pairing, rows):
+    """A draw for each example does not, nor does a pairing that is not mutual."""
+    shape = (rows, 10, 12, 3)
+    pixels = np.random.default_rng(0).permutation(math.prod(shape)).reshape(shape)
+    ids = np.random.default_rng(1).integers(0, 4, rows)
+
+    def changes(**how):
+        """How far the sums of labels and pixels are off, and how many pixels are gone."""
+        plan = CONSERVE[name](**how).plan(jax.random.key(3), shape)
+        labels = np.asarray(plan.labels(ids, num_classes=4), np.float64).sum(0)
+        mixed = np.asarray(plan.images(pixels.astype(np.float64)), np.float64)
+        gone = set(pixels.reshape(-1)) - set(mixed.reshape(-1).astype(int))
+        off = abs(mixed.sum() / pixels.sum() - 1)
+        return abs(labels - np.bincount(ids, minlength=4)).max(), off, len(gone)
+
+    labels, off, gone = changes(per="pair", pairing=pairing)
+    assert labels < 1e-5 and off < 1e-6
+    assert gone == 0 or name in ("mixup", "fold", "choice")
+    for how in ({"per": "example", "pairing": pairing}, {"per": "example", "pairing": "roll"}):
+        labels, off, _ = changes(**how)
+        assert labels > 1e-3 and off > 1e-6
 
 
 @pytest.mark.parametrize("per", ["example", "pair", "batch", 3])
