@@ -2,11 +2,24 @@
 
     python examples/granularity.py
 
-Measures the variance of the gradient over random batches and draws for each granularity, relative
-to `per="example"`, before and after some epochs; then trains a network with each, from the same
-parameters and on the same batches, for 5 seeds. It takes some minutes on two CPU cores, prints two
-tables and writes them, and a picture, to runs/granularity. `--dataset fashion-mnist` needs
-`apt install dataset-fashion-mnist` (Debian, Ubuntu, Colab).
+It measures the variance of the gradient over random batches and draws for each granularity,
+relative to `per="example"`, before and after training. It also trains a network with each
+granularity, from the same parameters and on the same batches, for 5 seeds. It takes a minute on two
+CPU cores, prints a table, and writes it with a picture to runs/granularity. `--dataset
+fashion-mnist` needs `apt install dataset-fashion-mnist` (Debian, Ubuntu, Colab).
+
+Digits, batches of 256, alpha 0.2, 0.8 and 1.0 (jax 0.10.2):
+
+| variance of the gradient | no mixing | example | pair      | 16        | batch     |
+|--------------------------|-----------|---------|-----------|-----------|-----------|
+| CutMix, at the start     | 0.94-0.98 | 1       | 0.89-0.91 | 0.90-0.92 | 1.21-1.23 |
+| MixUp, at the start      | 0.72-0.92 | 1       | 0.69-0.82 | 0.69-0.82 | 0.79-0.92 |
+| CutMix, after 40 epochs  | 0.30-0.31 | 1       | 0.83      | 0.88      | 1.49-1.69 |
+| MixUp, after 40 epochs   | 0.35-0.41 | 1       | 0.82-0.88 | 0.84-0.90 | 1.16-1.41 |
+
+One draw for each pair is the least noisy, because the two images of a pair are then exchanged, and
+one draw for the batch is the noisiest after training. Test accuracy does not differ between the
+granularities: by 0.4 % at most, where seeds deviate by 0.1 to 0.8 %.
 """
 
 import argparse

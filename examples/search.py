@@ -2,10 +2,18 @@
 
     python examples/search.py
 
-A mixer is a pytree of numbers, so that `jax.vmap` over a stack of mixers turns the training of one
-network into one program that trains many. It takes about half a minute on two CPU cores for the
-digits of scikit-learn, prints the test accuracy of each policy, the time beside that of a single
-run, and draws accuracy over alpha in runs/search/search.png.
+A mixer is a pytree of numbers, so `jax.vmap` over a stack of mixers turns the training of one
+network into one program that trains many. It takes half a minute on two CPU cores, prints the test
+accuracy of each policy and how long all take compared with one, and draws accuracy over alpha in
+runs/search/search.png. Replace the digits and the network by your own.
+
+512 digits, 30 epochs, one seed (jax 0.10.2); 16 policies took 9.6 times as long as one:
+
+| alpha  | no mixing | 0.1   | 0.2   | 0.4   | 0.8   | 1.6   |
+|--------|-----------|-------|-------|-------|-------|-------|
+| CutMix | 0.913     | 0.894 | 0.895 | 0.897 | 0.896 | 0.887 |
+| MixUp  | 0.913     | 0.914 | 0.915 | 0.913 | 0.905 | 0.900 |
+| either | 0.913     | 0.913 | 0.909 | 0.903 | 0.893 | 0.887 |
 """
 
 import argparse

@@ -42,7 +42,7 @@ import jaxmix
 
 # Runs that differ in one of these are different experiments: --resume refuses to join them. How
 # many devices and processes there are is no part of the experiment.
-SETTINGS = ("dataset", "network", "mixer", "alpha", "batch_size", "accumulate", "seed")
+SETTINGS = ("dataset", "network", "mixer", "alpha", "per", "batch_size", "accumulate", "seed")
 COLUMNS = "epoch,train_loss,train_accuracy,test_loss,test_accuracy"
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
@@ -171,10 +171,10 @@ def create(key, network, size):
     return initialise(key)
 
 
-def make_mixer(name, alpha):
+def make_mixer(name, alpha, per="example"):
     """The mixer that --mixer names; "none" leaves every image as it is, in the same train step."""
-    cutmix, mixup = jaxmix.CutMix(alpha), jaxmix.MixUp(alpha)
-    both = jaxmix.RandomChoice((cutmix, mixup))
+    cutmix, mixup = jaxmix.CutMix(alpha, per=per), jaxmix.MixUp(alpha, per=per)
+    both = jaxmix.RandomChoice((cutmix, mixup), per=per)
     none = jaxmix.RandomApply(mixup, prob=0.0)
     return {"none": none, "cutmix": cutmix, "mixup": mixup, "both": both}[name]
 
@@ -295,6 +295,7 @@ def parse_args():
     add("--data-dir", type=Path, default="/usr/share/datasets/fashion-mnist")
     add("--mixer", choices=("none", "cutmix", "mixup", "both"), default="both")
     add("--alpha", type=float, default=1.0, help="lambda is Beta(alpha, alpha)")
+    add("--per", choices=("example", "pair", "batch"), default="example", help="granularity")
     add("--epochs", type=int, default=50)
     add("--batch-size", type=int, default=64, help="over all devices and micro-batches")
     add("--accumulate", type=int, default=1, help="micro-batches to a batch")
@@ -356,7 +357,7 @@ def main():
     init_key, mix_key = (jax.random.fold_in(root_key, i) for i in range(2))
     rows, devices = args.batch_size // args.accumulate, jax.device_count()
     try:
-        mixer = make_mixer(args.mixer, args.alpha)
+        mixer = make_mixer(args.mixer, args.alpha, args.per)
         train, test = load_data(args.dataset, args.data_dir)
         steps = len(train[1]) // args.batch_size
         if not steps or rows % devices:

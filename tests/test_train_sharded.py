@@ -259,13 +259,14 @@ def test_processes_that_were_started_differently_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("per", ["example", "pair", "batch"])
 @pytest.mark.parametrize("name", ["none", "cutmix", "mixup", "both"])
-def test_mixers_are_what_their_names_say(example, name):
-    cutmix, mixup = jaxmix.CutMix(0.7), jaxmix.MixUp(0.7)
-    both = jaxmix.RandomChoice((cutmix, mixup))
+def test_mixers_are_what_their_names_say(example, name, per):
+    cutmix, mixup = jaxmix.CutMix(0.7, per=per), jaxmix.MixUp(0.7, per=per)
+    both = jaxmix.RandomChoice((cutmix, mixup), per=per)
     none = jaxmix.RandomApply(mixup, prob=0.0)
     expected = {"none": none, "cutmix": cutmix, "mixup": mixup, "both": both}[name]
-    assert example.make_mixer(name, 0.7) == expected
+    assert example.make_mixer(name, 0.7, per) == expected
 
 
 def test_resnet18_is_one(example):
