@@ -91,7 +91,7 @@ def array(where: str, argument: str, value: Any) -> Array | np.ndarray:
 
 
 def of_jax(where: str, argument: str, value: Any) -> Any:
-    """Any value, but of NumPy's only those of a dtype and a byte order that JAX has, too."""
+    """Any value but a NumPy array of a dtype or a byte order that JAX lacks."""
     if isinstance(value, np.ndarray | np.generic):
         known = hasattr(jnp, value.dtype.name)
         if not (known and value.dtype.isnative):

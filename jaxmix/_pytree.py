@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 STATIC = {"static": True}
 
-_definitions = collections.Counter[str]()  # How often each name was: notebooks run cells again.
+_definitions = collections.Counter[str]()  # Of each name: notebooks run cells again.
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
