@@ -63,8 +63,8 @@ class Mixer(Frozen):
     it is the partner's. Such a mixer has `per="example"`.
 
     To keep a mixer in a flax `TrainState`, put it into a static field. Or pass it to the train step
-    as an argument. `jax.export` serialises functions that take or return mixers; it knows a class by
-    its module and name, which the process that loads the function has to define, too.
+    as an argument. `jax.export` serialises functions that take or return mixers; the process that
+    loads one has to define the same class, in a module of the same name.
 
     Attributes:
         per: the granularity: one draw for each "example", each "pair" of rows, the "batch", or each
