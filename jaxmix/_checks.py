@@ -37,7 +37,7 @@ def describe(value: Any) -> str:
 def shape_of(value: Any) -> tuple | None:
     """The shape of an array of any library; None for anything else, whatever it answers."""
     with contextlib.suppress(Exception):
-        return value.shape if isinstance(value.shape, tuple) and value.dtype else None
+        return value.shape if isinstance(value.shape, tuple) and hasattr(value, "dtype") else None
     return None
 
 
