@@ -17,9 +17,20 @@ Digits, batches of 256, alpha 0.2, 0.8 and 1.0 (jax 0.10.2):
 | CutMix, after 40 epochs  | 0.30-0.31 | 1       | 0.83      | 0.88      | 1.49-1.69 |
 | MixUp, after 40 epochs   | 0.35-0.41 | 1       | 0.82-0.88 | 0.84-0.90 | 1.16-1.41 |
 
-One draw for each pair is the least noisy, because the two images of a pair are then exchanged, and
-one draw for the batch is the noisiest after training. Test accuracy does not differ between the
-granularities: by 0.4 % at most, where seeds deviate by 0.1 to 0.8 %.
+The same on 10,000 images of Fashion-MNIST (`--dataset fashion-mnist --epochs 10`, 12 minutes beside
+other work):
+
+| variance of the gradient | no mixing | example | pair      | 16        | batch     |
+|--------------------------|-----------|---------|-----------|-----------|-----------|
+| CutMix, at the start     | 1.05-1.13 | 1       | 0.87-0.89 | 0.90-0.91 | 1.26-1.27 |
+| MixUp, at the start      | 0.80-1.05 | 1       | 0.73-0.84 | 0.73-0.84 | 0.84-0.95 |
+| CutMix, after 10 epochs  | 0.68-0.70 | 1       | 0.86      | 0.89      | 1.28-1.35 |
+| MixUp, after 10 epochs   | 0.73-0.78 | 1       | 0.78-0.88 | 0.79-0.90 | 0.98-1.01 |
+
+One draw for each pair is the least noisy: what one image of a pair loses, the other one gets. One
+draw for the batch is the noisiest with CutMix, and with MixUp after training on digits. Test accuracy
+does not differ clearly between granularities: by 0.4 % (digits) and 0.6 % at most from that of
+"example", where seeds deviate by 0.1 to 1.0 %.
 """
 
 import argparse

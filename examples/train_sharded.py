@@ -171,7 +171,7 @@ def create(key, network, size):
     return initialise(key)
 
 
-def make_mixer(name, alpha, per="example"):
+def make_mixer(name, alpha, per):
     """The mixer that --mixer names; "none" leaves every image as it is, in the same train step."""
     cutmix, mixup = jaxmix.CutMix(alpha, per=per), jaxmix.MixUp(alpha, per=per)
     both = jaxmix.RandomChoice((cutmix, mixup), per=per)

@@ -364,7 +364,10 @@ def test_the_step_of_the_sharded_example_shares_gradients_alone(network):
     mesh = mesh_of({"data": 8}, "Auto")
     images = abstract((1, 256, 28, 28, 1), jnp.uint8, mesh, None, "data")
     labels = abstract((1, 256), jnp.int32, mesh, None, "data")
-    key, mixer = jax.eval_shape(lambda: jax.random.key(0)), example.make_mixer("both", 1.0)
+    key, mixer = (
+        jax.eval_shape(lambda: jax.random.key(0)),
+        example.make_mixer("both", 1.0, "example"),
+    )
     with jax.set_mesh(mesh), helpers.as_people_run_it():
         state = nnx.eval_shape(lambda: example.create(jax.random.key(0), network, (28, 28, 1)))
         compiled = example.train_step.lower(*state, mixer, key, images, labels).compile()

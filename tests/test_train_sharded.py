@@ -181,7 +181,7 @@ def test_a_step_learns_from_what_the_plan_shows(example, model, micro_batches):
     """One plan, by the key of the step, for all of its micro-batches."""
     network, optimizer = model
     images, labels = pixels_and_labels(16)
-    mixer = example.make_mixer("both", 1.0)
+    mixer = example.make_mixer("both", 1.0, "example")
     plan = mixer.plan(jax.random.key(1), images.shape)
     logits = network(plan.images(images).astype(np.float32) / 255)
     expected = plan.loss(example.cross_entropy, logits, labels).mean()
@@ -284,7 +284,10 @@ def test_resnet18_learns_from_a_step(example):
         images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
         labels = np.arange(4, dtype=np.int32)
         split = [example.on_mesh(x, np.arange(4)[None]) for x in (images, labels)]
-        before, both = np.asarray(model.dense.kernel[...]), example.make_mixer("both", 1.0)
+        before, both = (
+            np.asarray(model.dense.kernel[...]),
+            example.make_mixer("both", 1.0, "example"),
+        )
         with jax.numpy_dtype_promotion("standard"):  # optax promotes the step of its schedule.
             losses = [
                 example.train_step(model, optimizer, both, jax.random.key(1), *split)[0]
