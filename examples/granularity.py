@@ -28,9 +28,9 @@ other work):
 | MixUp, after 10 epochs   | 0.73-0.78 | 1       | 0.78-0.88 | 0.79-0.90 | 0.98-1.01 |
 
 One draw for each pair is the least noisy: what one image of a pair loses, the other one gets. One
-draw for the batch is the noisiest with CutMix, and with MixUp after training on digits. Test accuracy
-does not differ clearly between granularities: by 0.4 % (digits) and 0.6 % at most from that of
-"example", where seeds deviate by 0.1 to 1.0 %.
+draw for the batch is the noisiest with CutMix, and with MixUp after training on digits. Test
+accuracy does not differ clearly between granularities: by 0.4 % (digits) and 0.6 % at most from
+that of "example", where seeds deviate by 0.1 to 1.0 %.
 """
 
 import argparse

@@ -369,8 +369,8 @@ class CutMix(Mixer):
         alpha: the concentration of lambda, positive; 1 is uniform. A number or a traced scalar.
         per: the granularity: one box for each "example", each "pair" of rows, the "batch", or each
             run of n rows for an int n, which divides the batch. Gradients vary least with "pair"
-            and most with "batch": 0.83 and 1.5 to 1.7 times the variance of "example" after training
-            on digits (examples/granularity.py), where test accuracy did not differ.
+            and most with "batch": 0.83 and 1.5 to 1.7 times the variance of "example", on digits
+            after training (examples/granularity.py), where test accuracy did not differ.
         pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
         box: the law of the box: "paper", "timm" or "contained".
         minmax: the bounds (a, b) of each side as a fraction of the extent, in place of lambda and
