@@ -31,23 +31,7 @@ def checked(where: str, argument: str, value: Any, num_classes: Any) -> Array | 
     if num_classes is not None:
         num_classes = _checks.count(where, "num_classes", num_classes, 1)
     if value.ndim == 2:
-        if ids and value.shape[1] == 1:
-            raise ValueError(
-                f"{where}: {argument} {_checks.describe(value)} could be class ids or one-hot: "
-                "squeeze class ids to int[B], cast regression targets to float"
-            )
-        heads = f"several heads take one plan.labels({argument}[:, i], num_classes=...) each"
-        if ids and isinstance(value, np.ndarray):
-            odd = value[(value != 0) & (value != 1)]
-            if odd.size:
-                wanted = f"dense integer {argument} must be 0 and 1"
-                remedy = f'{heads}; counts and shares are {argument}.astype("float32")'
-                raise _checks.value_error(where, wanted, odd[0].item(), remedy)
-        if num_classes not in (None, value.shape[1]):
-            remedy = f"leave num_classes out for dense labels; {heads}"
-            wanted = f"num_classes={num_classes} must be the K of {argument}"
-            raise _checks.value_error(where, wanted, value, remedy)
-        return value
+        return _dense_checked(where, argument, value, num_classes)
     if not ids:
         wanted = f"{argument} of rank 1 must be class ids, which are integers"
         raise _checks.type_error(where, wanted, value, "regression targets are float[B, 1]")
@@ -57,6 +41,28 @@ def checked(where: str, argument: str, value: Any, num_classes: Any) -> Array | 
     if isinstance(value, np.ndarray) and value.size and value.max() >= num_classes:
         wanted = f"class ids must be below num_classes={num_classes}"
         raise _checks.value_error(where, wanted, value.max().item())
+    return value
+
+
+def _dense_checked(where, argument, value, num_classes):
+    """Dense labels [B, K]; integers must be 0 and 1, or they are ids, counts or shares."""
+    ids = jnp.issubdtype(value.dtype, jnp.integer)
+    if ids and value.shape[1] == 1:
+        raise ValueError(
+            f"{where}: {argument} {_checks.describe(value)} could be class ids or one-hot: "
+            "squeeze class ids to int[B], cast regression targets to float"
+        )
+    heads = f"several heads take one plan.labels({argument}[:, i], num_classes=...) each"
+    if ids and isinstance(value, np.ndarray):
+        odd = value[(value != 0) & (value != 1)]
+        if odd.size:
+            wanted = f"dense integer {argument} must be 0 and 1"
+            remedy = f'{heads}; counts and shares are {argument}.astype("float32")'
+            raise _checks.value_error(where, wanted, odd[0].item(), remedy)
+    if num_classes not in (None, value.shape[1]):
+        remedy = f"leave num_classes out for dense labels; {heads}"
+        wanted = f"num_classes={num_classes} must be the K of {argument}"
+        raise _checks.value_error(where, wanted, value, remedy)
     return value
 
 

@@ -154,7 +154,7 @@ class Plan:
         Plans compose: `second.images(first.images(x))`, and the labels likewise. They are exact if
         the later region covers the earlier mixture evenly, as a box covers a MixUp, and a cut
         across the rows what was cut across the columns (RICAP). CutMix over CutMix is not exact: a
-        box may hide another, and of a label 0.1 is wrong on average.
+        box may hide another, and its labels are then off by 0.1 on average.
 
         Args:
             images: [B, ...], of any dtype; bool only for opaque plans.
@@ -623,7 +623,7 @@ def _flags(where: str, argument: str, value: Any) -> Array | np.ndarray:
 def assemble(pairing, region, opacity, batch, spatial, valid=None) -> Plan:
     """The plan of what was drawn: regions within the image, `lam` computed from what is painted.
 
-    With a region that says which pixels of each image are valid, `lam` is their mean.
+    With a region that says which pixels of each image are valid, `lam` is the mean over them.
     """
     kept = None
     if region is not None:
