@@ -4,6 +4,7 @@ import dataclasses
 import enum
 import subprocess
 import sys
+import unittest.mock
 
 import jax
 import jax.numpy as jnp
@@ -58,9 +59,10 @@ class Stripes(Mixer):
 def round_trip(function, *arguments):
     """Calls it as it comes back from its serialisation."""
     pytest.importorskip("flatbuffers")
-    serialised = export.export(jax.jit(function))(*arguments).serialize()
-    assert b"pickle" not in serialised
-    return export.deserialize(serialised).call(*arguments)
+    refuse = unittest.mock.Mock(side_effect=AssertionError("pickled"))
+    with unittest.mock.patch.multiple("pickle", dumps=refuse, loads=refuse):
+        serialised = export.export(jax.jit(function))(*arguments).serialize()
+        return export.deserialize(serialised).call(*arguments)
 
 
 TAKEN = [
