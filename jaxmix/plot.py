@@ -4,9 +4,10 @@ Example:
     >>> import jax, jaxmix
     >>> images = jax.random.uniform(jax.random.key(0), (4, 32, 32, 3))
     >>> jaxmix.plot.show(jaxmix.CutMix()(jax.random.key(1), images))
-    <Figure size 500x130 with 4 Axes>
+    <Figure size 500x140 with 4 Axes>
 """
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,18 +33,17 @@ def show(
     class_names: Sequence[str] | None = None,
     columns: int = 8,
 ) -> Any:
-    """Shows a mixed batch. Titles say the two classes and their weights.
+    """Shows a mixed batch, with the classes of each image and their shares under it.
 
     Args:
         images: the mixed images, [B, H, W], [B, H, W, C] or [B, C, H, W] with C 1 or 3, of any
-            dtype. Floats are read as 0 to 1 and integers as 0 to 255; a batch that leaves that
-            range, a normalised one for example, is stretched from its smallest value to its
-            largest.
-        labels: what the titles say: mixed labels float[B, K], or class ids int[B], which are mixed
-            by `plan` first if there is one.
-        plan: the plan that mixed the images: its painted regions are outlined.
-        class_names: the names of the K classes; their numbers by default.
-        columns: images in a row.
+            dtype. Floats are read as 0 to 1 and integers as 0 to 255. A batch that leaves that
+            range, such as a normalised one, is stretched from its smallest value to its largest.
+        labels: mixed labels float[B, K], or class ids int[B], which `plan` mixes if it is given.
+            The titles name the two classes with the largest shares.
+        plan: the plan that mixed the images. The painted regions are outlined.
+        class_names: the names of the K classes. The default is their numbers.
+        columns: the number of images in a row.
 
     Returns:
         A `matplotlib.figure.Figure` with an axes for each image.
@@ -69,20 +69,29 @@ def show(
     if plan is not None:
         with _checks.renamed(where, "Plan.weights"):
             plan.weights(pictures.shape[:3], channel_axis=None)
-    titles = _titles(where, labels, plan, class_names, len(pictures))
-    figure = _figure(where, [(pictures, plan)], columns, 1.1 if labels is None else 1.5)
-    for axes, title in zip(figure.axes, titles, strict=True):
-        axes.set_title(title, fontsize=8)
-    return figure
+    titles = [""] * len(pictures)
+    if labels is not None:
+        titles = _titles(_dense(where, labels, plan, class_names, len(pictures)), class_names)
+    return _figure(where, [("", pictures, plan, titles)], columns)
 
 
-def gallery(images: ArrayLike, mixers: Sequence[Mixer], key: Array) -> Any:
+def gallery(
+    images: ArrayLike,
+    mixers: Sequence[Mixer],
+    key: Array,
+    *,
+    labels: ArrayLike | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Any:
     """Compares several mixers on one batch: a row for each, with the originals on top.
 
     Args:
-        images: as for `show`, not mixed yet.
-        mixers: the mixers; each draws with its own key.
+        images: the images before mixing, as for `show`.
+        mixers: the mixers. Each draws with its own key.
         key: a PRNG key, typed or raw.
+        labels: the labels before mixing: class ids int[B] or float[B, K]. Their shares stand under
+            each image. The default is the number of each image, from 0.
+        class_names: the names of the K classes. The default is their numbers.
 
     Returns:
         A `matplotlib.figure.Figure` of 1 + len(mixers) rows and B columns of axes.
@@ -90,7 +99,7 @@ def gallery(images: ArrayLike, mixers: Sequence[Mixer], key: Array) -> Any:
     Raises:
         ImportError: without matplotlib.
         TypeError: if an argument has the wrong type.
-        ValueError: if the images cannot be displayed.
+        ValueError: if the images cannot be displayed, or shapes are incompatible.
 
     Example:
         >>> import jax, jaxmix
@@ -103,44 +112,56 @@ def gallery(images: ArrayLike, mixers: Sequence[Mixer], key: Array) -> Any:
     pictures = _pictures(where, images)
     _checks.key(where, key)
     mixers = check_mixers(where, mixers)
+    labels = np.arange(len(pictures)) if labels is None else labels
+    own = _dense(where, labels, None, class_names, len(pictures))
     # The channels of a greyscale picture were dropped: all axes are spatial then.
     layout: Any = {"channel_axis": -1 if pictures.ndim == 4 else None}
-    batches: list = [(pictures, None)]
+    groups: list = [("original", pictures, None, _titles(own, class_names))]
     for row, mixer in enumerate(mixers, 1):
         plan = mixer.plan(jax.random.fold_in(key, row), pictures.shape, **layout)
-        batches.append((np.asarray(plan.images(pictures, **layout)), plan))
-    columns = max(len(pictures), 1)
-    figure = _figure(where, batches, columns, 1.35)
-    figure.get_layout_engine().set(h_pad=0.1)
-    for axes, mixer in zip(figure.axes[::columns], ("original", *mixers), strict=False):
-        # A title that is wider than its axes would widen the first column.
-        axes.set_title(" ", fontsize=8)
-        axes.text(0, 1.06, str(mixer), fontsize=8, transform=axes.transAxes, in_layout=False)
-    return figure
+        mixed = np.asarray(plan.images(pictures, **layout))
+        groups.append((str(mixer), mixed, plan, _titles(plan.labels(own), class_names)))
+    return _figure(where, groups, max(len(pictures), 1))
 
 
-def _figure(where: str, batches: list, columns: int, height: float) -> Any:
-    """The pictures of some batches, one after the other, outlined where their plans painted.
+def _figure(where: str, groups: list, columns: int) -> Any:
+    """A figure of groups of pictures, one below the other, outlined where their plans painted.
 
     Args:
         where: the name of the call, for errors.
-        batches: (pictures, plan or None) of each.
+        groups: (heading or "", pictures, plan or None, a title for each picture) of each.
         columns: pictures in a row.
-        height: the height of a row in inches.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(f"{where} needs matplotlib: pip install matplotlib") from error
-    tiles = [(*tile, plan) for pictures, plan in batches for tile in enumerate(pictures)]
-    rows = -(-len(tiles) // columns)
-    figure = Figure(figsize=(1.2 * columns + 0.2, height * rows + 0.2), layout="constrained")
-    for place, (row, picture, plan) in enumerate(tiles, 1):
-        axes = figure.add_subplot(rows, columns, place)
-        axes.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set(xticks=[], yticks=[])
-        if plan is not None:
-            _outline(axes, plan, row)
+    # In inches: 15 letters of a title fit below a picture, 14 letters of a heading into an inch.
+    width, line = 1.2 * columns + 0.2, 0.15
+    if any(heading for heading, *_ in groups):
+        width = max(width, 4)
+    headings = [textwrap.fill(heading, round(14 * width)) for heading, *_ in groups]
+    grids = [max(-(-len(pictures) // columns), 1) for _, pictures, *_ in groups]
+    heights = [
+        rows * (1.25 + line * max((len(title.splitlines()) for title in titles), default=0))
+        + line * (len(heading.splitlines()) + 1)
+        for heading, rows, (*_, titles) in zip(headings, grids, groups, strict=True)
+    ]
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, heading, rows, group in zip(parts, headings, grids, groups, strict=True):
+        if heading:
+            part.suptitle(heading, x=0.01, ha="left", fontsize=8, parse_math=False)
+        _, pictures, plan, titles = group
+        for row, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+            axes = part.add_subplot(rows, columns, row + 1)
+            axes.imshow(
+                np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
+            )
+            axes.set(xticks=[], yticks=[], anchor="N")
+            axes.set_title(title, y=-0.03, pad=0, va="top", fontsize=8, parse_math=False)
+            if plan is not None:
+                _outline(axes, plan, row)
     return figure
 
 
@@ -164,10 +185,8 @@ def _pictures(where: str, images: Any) -> np.ndarray:
     return np.nan_to_num((pictures - low) / max(high - low, 1e-30), posinf=1.0, neginf=0.0)
 
 
-def _titles(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) -> list[str]:
-    """For each image its two largest classes, with their shares."""
-    if labels is None:
-        return [""] * batch
+def _dense(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) -> np.ndarray:
+    """The labels as float[B, K]. Class ids are mixed by the plan, if there is one."""
     labels = _checks.array(where, "labels", labels)
     names = _checks.sequence(names)
     if not isinstance(names, tuple | None):
@@ -179,13 +198,21 @@ def _titles(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) 
     _checks.batch(where, "labels", labels, batch, f"a batch of {batch} images")
     if labels.ndim == 1:
         labels = (plan or Plan.of((batch,), Roll(0))).labels(labels, num_classes=classes)
+    return np.asarray(labels)
+
+
+def _titles(labels: ArrayLike, names: Any) -> list[str]:
+    """The two largest classes of each row, with their shares, in lines of up to 15 letters."""
     shares = np.asarray(labels).astype(np.float64)
     if shares.shape[1] == 1:
         return [f"{value:.2f}" for value in shares[:, 0]]
     names = range(shares.shape[1]) if names is None else names
-    top = zip(shares, np.argsort(-shares, axis=1, kind="stable")[:, :2], strict=True)
-    shown = ([f"{names[k]} {row[k]:.2f}" for k in two if row[k] >= 0.005] for row, two in top)
-    return list(map("\n".join, shown))
+    titles = []
+    for row in shares:
+        top = [k for k in np.argsort(-row, kind="stable")[:2] if row[k] >= 0.005]
+        shown = (textwrap.wrap(f"{names[k]}: {row[k]:.0%}".replace("%", "\xa0%"), 15) for k in top)
+        titles.append("\n".join(line for lines in shown for line in lines).replace("\xa0", " "))
+    return titles
 
 
 def _outline(axes: Any, plan: Plan, row: int) -> None:

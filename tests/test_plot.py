@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from jaxmix import Box, CutMix, Flip, Mask, MixUp, Plan, RandomChoice, plot
 
@@ -65,13 +66,18 @@ def test_titles_are_the_two_classes_with_their_shares():
     images = pixels((4, 8, 8, 3))
     opacity = jnp.array([0.25, 0.0, 0.6, 0.5])
     plan = Plan.of(images.shape, Flip(), opacity=opacity)
-    expected = ["cat 0.75\nowl 0.25", "dog 1.00", "dog 0.60\nowl 0.40", "cat 0.50\nowl 0.50"]
+    expected = [
+        "cat: 75 %\nowl: 25 %",
+        "dog: 100 %",
+        "dog: 60 %\nowl: 40 %",
+        "cat: 50 %\nowl: 50 %",
+    ]
     ids = np.array([0, 1, 2, 2])
     assert titles(plot.show(images, ids, plan, class_names=NAMES)) == expected
     soft = plan.labels(ids, num_classes=3)
     assert titles(plot.show(images, soft, class_names=NAMES)) == expected
     assert titles(plot.show(images, soft, plan, class_names=NAMES)) == expected, "mixed once"
-    assert titles(plot.show(images, ids)) == ["0 1.00", "1 1.00", "2 1.00", "2 1.00"]
+    assert titles(plot.show(images, ids)) == ["0: 100 %", "1: 100 %", "2: 100 %", "2: 100 %"]
     assert titles(plot.show(images, np.array([[0.5], [1], [2], [3.0]]))) == [
         "0.50", "1.00", "2.00", "3.00",
     ]  # fmt: skip
@@ -130,13 +136,62 @@ def test_gallery_has_a_row_for_each_mixer_below_the_original():
     for i, mixer in enumerate(mixers, 1):
         plan = mixer.plan(jax.random.fold_in(key, i), images.shape)
         assert np.abs(rows[i] - plan.images(jnp.float32(images / 255))).max() < 1e-6
-    assert [axes.texts[0].get_text() for axes in figure.axes[::3]] == [
-        "original",
-        "CutMix(alpha=0.5, box='timm')",
-        "MixUp()",
-        "RandomChoice(mixers=(CutMix(), MixUp(alpha=0.8)), per='batch')",
-    ]
+    headings = [part.get_suptitle().replace("\n", " ") for part in figure.subfigs]
+    assert headings == ["original", *map(str, mixers)]
     assert sum(len(axes.collections) for axes in figure.axes[3:6]) > 0
+
+
+def test_gallery_shows_the_shares_of_each_image():
+    images, key = pixels((3, 8, 6, 3)), jax.random.key(3)
+    plan = CutMix().plan(jax.random.fold_in(key, 1), images.shape)
+    for given, names in ((None, None), (np.array([2, 0, 0]), NAMES), (np.eye(3)[::-1], NAMES)):
+        figure = plot.gallery(images, [CutMix()], key, labels=given, class_names=names)
+        own = np.arange(3) if given is None else given
+        mixed = plan.labels(own, num_classes=3 if own.ndim == 1 else None)
+        shown = [plot.show(images, labels, class_names=names) for labels in (own, mixed)]
+        assert titles(figure) == [title for one in shown for title in titles(one)]
+    assert titles(figure)[:3] == ["owl: 100 %", "dog: 100 %", "cat: 100 %"]
+    assert any("\n" in title for title in titles(figure)[3:])
+
+
+LONG = [
+    "American Staffordshire terrier",
+    "STAFFORDSHIRE BULL TERRIER",
+    "Otorhinolaryngologist",
+    "$a$",
+]
+POLICY = RandomChoice((CutMix(0.5, box="timm", per="pair"), MixUp(0.3, per="pair")), per="pair")
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_no_text_is_cut_off_or_overlaps(count):
+    """Long names and policies, read back as they are laid out."""
+    images, labels = pixels((count, 16, 16, 3)), np.arange(count) % 4
+    key = jax.random.key(3)
+    figures = [
+        plot.gallery(images, [POLICY, CutMix()], key, labels=labels, class_names=LONG),
+        plot.show(images, np.full((count, 4), 0.25), class_names=LONG, columns=2),
+        plot.show(images, np.eye(4)[labels] * 0.5 + 0.1, class_names=LONG),
+    ]
+    for figure in figures:
+        FigureCanvasAgg(figure).draw()
+        texts = [axes.title for axes in figure.axes if axes.get_title()]
+        texts += [part._suptitle for part in figure.subfigs if part.get_suptitle()]
+        boxes = [text.get_window_extent() for text in texts]
+        boxes += [axes.get_window_extent() for axes in figure.axes]
+        assert len(texts) >= count
+        for i, one in enumerate(boxes):
+            assert figure.bbox.x0 <= one.x0 and one.x1 <= figure.bbox.x1, i
+            assert figure.bbox.y0 <= one.y0 and one.y1 <= figure.bbox.y1, i
+            assert one.count_overlaps(boxes[:i]) == 0, (i, len(texts))
+    assert "$a$: 100 %" in titles(figures[0]) or count < 4
+    assert not any(text.get_parse_math() for text in texts)
+
+
+@pytest.mark.parametrize("labels", [None, np.zeros((0,), int)])
+def test_an_empty_batch_is_an_empty_figure(labels):
+    assert plot.show(pixels((0, 8, 6, 3)), labels).axes == []
+    assert plot.gallery(pixels((0, 8, 6, 3)), [CutMix()], jax.random.key(0)).axes == []
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 8, 6), (2, 8, 6, 1), (2, 3, 8, 6)])

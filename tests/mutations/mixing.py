@@ -507,8 +507,8 @@ PLOT = mutants(
     ),
     (
         "the-smallest-classes",
-        "zip(shares, np.argsort(-shares",
-        "zip(shares, np.argsort(shares",
+        "in np.argsort(-row",
+        "in np.argsort(row",
         "titles name classes that are not in the picture",
         "tests/test_plot.py",
     ),
