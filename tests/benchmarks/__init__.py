@@ -1,1 +1,1 @@
-"""How fast mixing is, beside what it could be at best and beside other libraries."""
+"""Measures how fast mixing is, compared with copies of the batch and with other libraries."""

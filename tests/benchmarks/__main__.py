@@ -1,13 +1,13 @@
-"""Measures mixing beside two copies of the batch, naive code and other libraries.
+"""Compares mixing with copies of the batch, naive code and other libraries.
 
     pip install -e ".[bench]" && python -m tests.benchmarks
 
-Every contender of a case runs in turn, one call each, round after round: one framework after the
-other, each in a process of its own, in an order drawn anew; all of that with other keys, in other
-buffers. A figure is the median over the keys of the fastest of three calls: what puts both threads
-of a call on one core doubles its time, by chance. Prints tables, and writes them to --out as
-results.md, results.png and growth.png. --quick measures the cases that have a target, with fewer
-keys.
+Each framework has its own process. In each round every contender of a case makes one call, grouped
+by framework, in a new random order. This is repeated for several keys, in new buffers. A figure is
+the median over the keys of the fastest of three calls, because a call takes twice as long if both
+of its threads happen to run on one core. The tables are printed, and written to --out as
+results.md, results.png and growth.png. --quick measures only the cases that have a target, with
+fewer keys.
 """
 
 import argparse
@@ -32,7 +32,7 @@ KEYS, QUICK_KEYS, ROUNDS = 9, 3, 3
 
 
 def measure(frameworks, case, keys):
-    """Every contender's seconds, the median of its fastest by key; and why others have none."""
+    """Returns each contender's seconds, and for those without a figure the reason."""
     refused, fastest, order = {}, {}, random.Random(0)
     for seed in range(keys):
         names, times = {}, {}
@@ -55,13 +55,13 @@ def measure(frameworks, case, keys):
 
 
 def turns(names, order):
-    """A round: one framework after the other, and its contenders, in an order drawn anew."""
+    """Returns the calls of one round: frameworks, and the contenders in each, in random order."""
     frameworks = order.sample(list(names), len(names))
     return [(f, name) for f in frameworks for name in order.sample(names[f], len(names[f]))]
 
 
 def table(results):
-    """The cases as rows, the contenders as columns: ratios to the copy into a donated buffer."""
+    """Formats times as multiples of a copy into a donated buffer; rows are cases."""
     names = list(dict.fromkeys(name for _, medians, _ in results for name in medians))
     refusals = [refused for _, _, refused in results]
     names += list(dict.fromkeys(n for refused in refusals for n in refused if n not in names))
@@ -78,7 +78,7 @@ def table(results):
 
 
 def chart(results, path):
-    """A bar for each contender, per example and with the channels last, on one scale."""
+    """Draws a bar for each contender, for channels-last cases with one draw per example."""
     shown = [r for r in results if r[0].layout == "NHWC" and r[0].per == "example"]
     rows = -(-len(shown) // len(METHODS))
     names = list(dict.fromkeys(n for _, medians, _ in shown for n in medians if "eager" not in n))
@@ -100,10 +100,10 @@ def chart(results, path):
 
 
 def main():
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer cases and keys")
-    parser.add_argument("--keys", type=int, help=f"{KEYS} or, quick, {QUICK_KEYS}")
+    parser.add_argument("--keys", type=int, help=f"default: {KEYS}, or {QUICK_KEYS} with --quick")
     parser.add_argument("--frameworks", nargs="+", choices=FRAMEWORKS, default=FRAMEWORKS)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmark"))
     args = parser.parse_args()

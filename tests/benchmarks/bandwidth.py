@@ -1,9 +1,9 @@
-"""What mixing takes on this device, beside a copy of the images: the memory is what limits it.
+"""Compares mixing on this device with a copy of the images, because memory bandwidth limits both.
 
-An accelerator is given several calls in one program, with barriers between them, and several such
-programs at once: then no time of the host is in the figures. A CPU, whose compiler drops barriers,
-is given one call at a time, into buffers that are used again. All calls of a line run in turn,
-round after round; those of PyTorch, on the same GPU, run after them.
+An accelerator runs several calls in one program, with barriers between them, and several such
+programs at once, so that the figures contain no time of the host. A CPU runs one call at a time
+into reused buffers, because its compiler drops barriers. All calls of one table row alternate in
+each round. Calls of PyTorch on the same GPU run after them.
 """
 
 import functools
@@ -20,19 +20,19 @@ from jaxmix import Flip, Permutation, Plan, Roll, Swap
 from .cases import METHODS, SIZES
 from .jax_peers import both_read, donating, mixer, programs
 
-CALLS = 8  # In one program.
-PROGRAMS = 4  # Sent off one after the other, without waiting for the first to end.
+CALLS = 8  # The number of calls in one program.
+PROGRAMS = 4  # The number of programs that are dispatched without waiting.
 PAIRINGS = (Swap(), Flip(), Roll(), Permutation())
 DTYPES = ("float32", "bfloat16", "uint8")
 
 
 def on_cpu():
-    """Whether there is no accelerator."""
+    """Returns whether there is no accelerator."""
     return jax.default_backend() == "cpu"
 
 
 def batch(rows, dtype):
-    """Random images of 224 x 224 pixels, and class ids."""
+    """Returns random images of 224 x 224 pixels, and class ids."""
     shape, classes = (rows, *SIZES["224"][0][1:]), SIZES["224"][1]
     images = jax.random.randint(jax.random.key(0), shape, 0, 256, jnp.uint8)
     if dtype != "uint8":
@@ -41,7 +41,7 @@ def batch(rows, dtype):
 
 
 def seconds(calls, rounds):
-    """The median over the rounds of the fastest of three turns, of name -> (call, arguments)."""
+    """Times calls, name -> (call, *arguments): the median over rounds of the fastest of three."""
     times, order = {name: [] for name in calls}, random.Random(0)
     for number in range(rounds + 1):  # The first round compiles.
         runs, fastest = {name: repeated(*call) for name, call in calls.items()}, {}
@@ -58,14 +58,14 @@ def seconds(calls, rounds):
 
 
 def repeated(call, *arguments):
-    """A function that calls it as often as it says, and waits for the results."""
-    if on_cpu():  # Where buffers lie decides more than the code: these are new ones each round.
+    """Returns a function that runs the call, waits, and returns how many calls it made."""
+    if on_cpu():  # New buffers each round: their location matters more than the code.
         run = donating(call, *jax.tree.map(jnp.copy, arguments))
         run()
         return lambda: run() or 1
 
     def run():
-        for _ in range(PROGRAMS):  # Only the last one's results are kept.
+        for _ in range(PROGRAMS):  # Only the results of the last program are kept.
             results = chained(call)(*arguments)
         jax.block_until_ready(results)
         return CALLS * PROGRAMS
@@ -75,7 +75,7 @@ def repeated(call, *arguments):
 
 @functools.cache
 def chained(call):
-    """One program of several calls, each of which waits for the one before."""
+    """Returns one program of several calls, each of which waits for the previous one."""
 
     def run(*arguments):
         results = []
@@ -88,18 +88,18 @@ def chained(call):
 
 
 def copied(images):
-    """Reads and writes each image once: on accelerators a negation, as compilers drop a copy."""
+    """Reads and writes each image once; on accelerators by negation, as compilers drop copies."""
     return jnp.copy(images) if on_cpu() else -images
 
 
 def table(head, rows):
-    """A table in Markdown."""
+    """Formats a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def pixels(rounds):
-    """`plan.images` with every pairing, as a multiple of a copy."""
+    """Times `plan.images` with every pairing, as a multiple of a copy."""
     head = ["plan.images, 224x224x3", "copy, us (GB/s)", "both read"]
     rows = []
     for count in (128,) if on_cpu() else (128, 1024):
@@ -123,7 +123,7 @@ def pixels(rounds):
 
 
 def whole_calls(rounds):
-    """Whole calls with labels, in microseconds, beside naive code, and PyTorch on the same GPU."""
+    """Times whole calls with labels: jaxmix, naive code, and PyTorch on the same GPU."""
     images, labels = batch(128, "float32")
     calls = {"copy": (copied, images)}
     for method in METHODS:
@@ -142,7 +142,7 @@ def whole_calls(rounds):
 
 
 def on_the_same_gpu(rounds):
-    """What PyTorch's libraries take: library -> method -> seconds; nothing without them."""
+    """Returns library -> method -> seconds for PyTorch libraries, or {} if there are none."""
     try:
         from . import torch_peers
     except ImportError:
@@ -151,14 +151,14 @@ def on_the_same_gpu(rounds):
 
 
 def normalised(images):
-    """What a network takes, of uint8."""
+    """Normalises uint8 images for a network."""
     mean, spread = (jnp.float32(x) for x in ([123.7, 116.3, 103.5], [58.4, 57.1, 57.4]))
     floats = (images.astype(jnp.float32) - mean) / spread
     return floats if on_cpu() else floats.astype(jnp.bfloat16)
 
 
 def pipeline(rounds):
-    """uint8 in, mixed and normalised in one program, as a multiple of normalising alone."""
+    """Times mixing and normalising uint8 images, as a multiple of normalising alone."""
     rows = []
     for count in (128,) if on_cpu() else (128, 1024):
         images, labels = batch(count, "uint8")
@@ -193,5 +193,5 @@ def pipeline(rounds):
 
 
 def report(rounds):
-    """The tables; three figures in a cell are CutMix, MixUp and a choice of both."""
+    """Returns the tables; three figures in a cell are CutMix, MixUp and a choice of both."""
     return "\n\n".join(part(rounds) for part in (pixels, whole_calls, pipeline))

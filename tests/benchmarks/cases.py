@@ -1,4 +1,4 @@
-"""What is measured, and the contenders of a framework in a process of its own."""
+"""The cases to measure, and a process that runs the contenders of one framework."""
 
 import dataclasses
 import importlib
@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 SIZES = {"224": ((128, 224, 224, 3), 1000), "32": ((1024, 32, 32, 3), 10)}
-METHODS = ("cutmix", "mixup", "both")  # The last one chooses for each row, or for the batch.
+METHODS = ("cutmix", "mixup", "both")  # "both" chooses for each row, or for the batch.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Case:
     layout: str
     method: str
     per: str
-    seed: int = 0  # Of the key; another one is another draw, in buffers that lie elsewhere.
+    seed: int = 0  # Of the key. Another seed is another draw in other buffers.
 
     @property
     def shape(self):
-        """[B, H, W, C] or [B, C, H, W]."""
+        """The shape of the images, [B, H, W, C] or [B, C, H, W]."""
         rows, height, width, channels = SIZES[self.size][0]
         if self.layout == "NHWC":
             return rows, height, width, channels
@@ -33,22 +33,22 @@ class Case:
 
     @property
     def classes(self):
-        """How many."""
+        """The number of classes."""
         return SIZES[self.size][1]
 
     def batch(self):
-        """Images in uint8, which contenders cast, and class ids."""
+        """Returns uint8 images, which contenders cast, and class ids."""
         generator = np.random.default_rng(0)
         images = generator.integers(0, 256, self.shape, np.uint8)
         return images, generator.integers(0, self.classes, self.shape[0], np.int32)
 
     def __str__(self):
-        """As in the table."""
+        """The name of the case in the table."""
         return f"{self.size} {self.dtype} {self.layout} {self.method} per {self.per}"
 
 
 def cases(quick):
-    """All of them; the quick ones are those that have a target."""
+    """Returns all cases, or if quick only those that have a target."""
     if quick:
         kinds = itertools.product(("224", "32"), ("float32", "bfloat16", "uint8"), METHODS)
         return [Case(size, dtype, "NHWC", method, "example") for size, dtype, method in kinds]
@@ -61,22 +61,22 @@ def cases(quick):
 
 
 class Framework:
-    """The contenders of one module, in a process of their own, that run when they are told to."""
+    """A process that holds the contenders of one module and runs them on request."""
 
     def __init__(self, module):
-        """Starts the process; `module` has `contenders(case) -> {name: call}`."""
+        """Starts the process; `module` has `contenders(case) -> {name: call or reason}`."""
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(module, theirs), daemon=True)
         self.process.start()
 
     def prepare(self, case):
-        """The contenders in this case: name -> "" or why it cannot run."""
+        """Prepares a case; returns name -> "", or the reason why the contender cannot run."""
         self.pipe.send(("prepare", case))
         return self.pipe.recv()
 
     def run(self, name):
-        """One call, in seconds; or why it failed, as what chooses at random may do late."""
+        """Returns the seconds of one call, or the reason why it failed."""
         self.pipe.send(("run", name))
         return self.pipe.recv()
 
@@ -87,12 +87,12 @@ class Framework:
 
 
 def _reason(error):
-    """An exception in a line."""
+    """Describes an exception in one line."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _serve(module, pipe):
-    """Answers until it is told to stop."""
+    """Answers requests until it is told to stop."""
     try:
         contenders = importlib.import_module(module).contenders
     except Exception as error:
@@ -111,7 +111,7 @@ def _serve(module, pipe):
                     reasons[name] = call
                     continue
                 try:
-                    call()  # Compiles; what refuses this input says so here.
+                    call()  # Compiles. Contenders that do not accept this input fail here.
                 except Exception as error:
                     reasons[name] = _reason(error)
                 else:

@@ -1,4 +1,4 @@
-"""What mixing adds to the compilation of a step: time, and equations."""
+"""Measures what mixing adds to the compilation of a step, in time and in equations."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ from .jax_peers import copy, programs
 
 
 def milliseconds(call, *shapes):
-    """To trace, lower and compile it, with nothing left over from the time before."""
+    """Returns the time to trace, lower and compile a call with empty caches."""
     times = []
     for _ in range(5):
         jax.clear_caches()
@@ -22,14 +22,14 @@ def milliseconds(call, *shapes):
 
 
 def equations(jaxpr):
-    """The number of equations of a jaxpr, an inner jit counted as what it consists of."""
+    """Counts the equations of a jaxpr, including those inside an inner jit."""
     return sum(
         equations(e.params["jaxpr"].jaxpr) if e.primitive.name == "jit" else 1 for e in jaxpr.eqns
     )
 
 
 def report():
-    """A table in Markdown: what is beyond a program that copies the images."""
+    """Formats a Markdown table of the cost beyond that of a program that copies the images."""
     shape, classes = SIZES["224"]
     key = jax.eval_shape(lambda: jax.random.key(0))
     images = jax.ShapeDtypeStruct(shape, jnp.float32)

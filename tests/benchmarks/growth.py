@@ -1,4 +1,4 @@
-"""How the time of one call grows with the batch, the image and the number of classes."""
+"""Measures how the time of a call grows with the batch, the image and the number of classes."""
 
 import timeit
 
@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from .jax_peers import copy, donating, programs
 
-LEAST = (64, 8, 10)  # Batch, side and classes of a call with next to nothing to do.
-SERIES = {  # What grows: its values, and the batch, side and classes of each.
+LEAST = (64, 8, 10)  # Batch, side and classes of a call that has almost no work.
+SERIES = {  # The quantity that grows: its values, and the batch, side and classes for each.
     "examples": ((128, 256, 512, 1024, 2048, 4096), lambda n: (n, 32, 10)),
     "pixels a side, squared": ((32, 64, 128, 256, 384), lambda n: (64, n, 10)),
     "classes": ((4000, 10000, 20000, 40000, 80000), lambda n: (64, 8, n)),
@@ -18,9 +18,9 @@ SERIES = {  # What grows: its values, and the batch, side and classes of each.
 
 
 def microseconds(rows, side, classes, calls):
-    """What each of `calls` calls takes: of a choice of both, then of a copy of the images.
+    """Times `calls` calls of a choice of both, then of a copy of the images.
 
-    Both are jitted, into donated buffers.
+    Both are jitted and write into donated buffers.
     """
     mix, _ = programs("both", "example", "NHWC", classes)
     generator = np.random.default_rng(0)
@@ -35,9 +35,10 @@ def microseconds(rows, side, classes, calls):
 
 
 def line(amounts, times, fixed):
-    """The slope of the straight line from `fixed` with the least relative errors, and the largest.
+    """Fits a line that starts at `fixed`, by least squares of relative errors.
 
-    An error is relative to the time, and negative where the line lies above it.
+    Returns its slope and the largest error. An error is relative to the time, and negative where
+    the line lies above it.
     """
     times = np.array(times)
     relative = np.array(amounts) / times
@@ -47,18 +48,18 @@ def line(amounts, times, fixed):
 
 
 def report(path, calls):
-    """A table in Markdown, and a plot."""
+    """Formats a Markdown table, and saves a plot."""
     figure = Figure(figsize=(12, 3.5))
     axes = figure.subplots(1, len(SERIES))
     rows, side, classes = LEAST
-    calls *= 10  # These are short.
+    calls *= 10  # These calls are short.
     times = microseconds(*LEAST, calls)
     least, best = np.median(times, axis=1), np.min(times[0])
     head = ["what grows", "values"]
     for name in ("microseconds", "a copy of the images"):
         head += [name, "farthest from a line that begins there"]
     lines = [
-        f"A call with next to nothing to do, {rows} images of {side} x {side} and {classes} "
+        f"A call with almost no work, {rows} images of {side} x {side} and {classes} "
         f"classes, takes {least[0]:.0f} microseconds, {best:.0f} at best, a copy {least[1]:.0f}.",
         "",
         f"| {' | '.join(head)} |",

@@ -1,4 +1,4 @@
-"""jaxmix, the floors, and the code that people copy, in JAX."""
+"""The contenders in JAX: jaxmix, copies of the batch, and the code that people copy."""
 
 import functools
 
@@ -11,13 +11,13 @@ from .cases import Case
 
 
 def mixer(method, per, pairing="swap"):
-    """The mixer of a case."""
+    """Returns the mixer of a case."""
     both = CutMix(per=per, pairing=pairing), MixUp(per=per, pairing=pairing)
     return {"cutmix": both[0], "mixup": both[1], "both": RandomChoice(both, per=per)}[method]
 
 
 def naive(method, per, classes, key, images, labels):
-    """What is on blogs: `jax.random.beta`, a permutation by index, a mask of four axes."""
+    """Mixes as blogs do: `jax.random.beta`, a permutation by index, a mask of four axes."""
     lam_key, perm_key, y_key, x_key, choice_key = jax.random.split(key, 5)
     rows, height, width, _ = images.shape
     drawn = rows if per == "example" else 1
@@ -48,14 +48,14 @@ def naive(method, per, classes, key, images, labels):
 
 
 def naive_first(method, per, classes, key, images, labels):
-    """The same for images with the channels first."""
+    """The same for channels-first images."""
     mixed, soft = naive(method, per, classes, key, jnp.moveaxis(images, 1, -1), labels)
     return jnp.moveaxis(mixed, -1, 1), soft
 
 
 @functools.cache
 def programs(method, per, layout, classes):
-    """Ours and theirs, of `(key, images, labels)`; JAX compiles the same function only once."""
+    """Returns jaxmix and naive code as functions of `(key, images, labels)`, each made once."""
     made = mixer(method, per)
     axis = -1 if layout == "NHWC" else 1
     plain = naive if layout == "NHWC" else naive_first
@@ -70,18 +70,18 @@ def programs(method, per, layout, classes):
 
 
 def copy(key, images, labels):
-    """The floor."""
+    """Copies the images, the lower bound."""
     return jnp.copy(images)
 
 
 def both_read(key, images, labels=None):
-    """A program that reads each image and its partner and writes one, and next to nothing else."""
+    """Reads each image and its partner and writes one image, with almost no other work."""
     bits = jax.lax.bitcast_convert_type(images, f"uint{8 * images.dtype.itemsize}")
     return jax.lax.bitcast_convert_type(bits ^ bits[::-1], images.dtype)
 
 
 def contenders(case: Case):
-    """Calls that block until their results are there."""
+    """Returns calls that block until their results are ready."""
     images, labels = case.batch()
     images = jnp.asarray(images)
     if case.dtype != "uint8":
@@ -103,18 +103,18 @@ def contenders(case: Case):
 
 
 def blocking(call, *args):
-    """A call into fresh buffers."""
+    """Returns a call into fresh buffers."""
     return lambda: jax.block_until_ready(call(*args))
 
 
 @functools.cache
 def reusing(call):
-    """`(buffers, *args)`, jitted: the results of `call(*args)` take the place of the buffers."""
+    """Returns a jitted `(buffers, *args)` that writes the results of `call(*args)` into buffers."""
     return jax.jit(lambda buffers, *args: call(*args), donate_argnums=0, keep_unused=True)
 
 
 def donating(call, *args):
-    """A call whose results go into the buffers of those of the call before."""
+    """Returns a call that writes its results into the buffers of the previous results."""
     into, shapes = reusing(call), jax.eval_shape(call, *args)
     buffers = [jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)]
 

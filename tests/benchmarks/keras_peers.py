@@ -1,4 +1,4 @@
-"""Keras 3 on the JAX backend, jitted and eager. It draws for each example, with a permutation."""
+"""Keras 3 on JAX, jitted and eager. Keras draws for each example and pairs by a permutation."""
 
 import functools
 import os
@@ -12,7 +12,7 @@ import keras
 
 @functools.cache
 def layer(method, layout, dtype):
-    """Their layer, and a call of it that JAX compiles once."""
+    """Returns the layer of Keras, and a call of it that JAX compiles once."""
     form = "channels_last" if layout == "NHWC" else "channels_first"
     options = {"data_format": form, "dtype": dtype}
     if method == "cutmix":
@@ -23,7 +23,7 @@ def layer(method, layout, dtype):
 
 
 def contenders(case):
-    """One call, on dense labels, which it needs."""
+    """Returns one call. Keras needs dense labels."""
     names = ("Keras", "Keras, eager")
     if case.per != "example" or case.method == "both":
         return dict.fromkeys(names, "draws for each example, one method")

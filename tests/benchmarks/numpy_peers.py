@@ -1,10 +1,10 @@
-"""The loop over a batch in NumPy that data loaders do."""
+"""The loop over a batch in NumPy, as in data loaders."""
 
 import numpy as np
 
 
 def contenders(case):
-    """One call: one example after the other."""
+    """Returns one call, which mixes one example after the other."""
     if case.dtype == "bfloat16":
         return {"NumPy": "NumPy has no bfloat16"}
     images, ids = case.batch()

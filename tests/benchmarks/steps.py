@@ -1,6 +1,6 @@
-"""What mixing adds to the time of a training step, with and without it, on uint8 images.
+"""Measures what mixing adds to the time of a training step on uint8 images.
 
-A ViT-S/16 on an accelerator, a small ResNet on a CPU.
+The network is a ViT-S/16 on an accelerator, and a small ResNet on a CPU.
 """
 
 import random
@@ -53,7 +53,7 @@ class ViT(nn.Module):
 
 
 def make_step(network, optimizer, mix):
-    """A jitted step, with the mixing inside."""
+    """Returns a jitted step that mixes inside."""
 
     @jax.jit
     def step(params, state, key, images, labels):
@@ -74,7 +74,7 @@ def make_step(network, optimizer, mix):
 
 
 def report(rounds):
-    """A table in Markdown; the plain step is there twice, which says how far to trust the rest."""
+    """Formats a Markdown table; the two plain steps show how much the timings vary."""
     network = ResNet() if jax.default_backend() == "cpu" else ViT()
     keys, shape = jax.random.split(jax.random.key(0), 4), (network.rows, network.side, network.side)
     images = jax.random.randint(keys[0], (*shape, 3), 0, 256, jnp.uint8)
@@ -88,7 +88,7 @@ def report(rounds):
         mixing |= {f"{method}, jaxmix": ours, f"{method}, naive JAX": theirs}
     steps = {name: make_step(network, optimizer, mix) for name, mix in mixing.items()}
     times, order = {name: [] for name in steps}, random.Random(0)
-    for number in range(rounds + 2):  # The first two compile and warm up.
+    for number in range(rounds + 2):  # The first two rounds compile and warm up.
         for name in order.sample(list(steps), len(steps)):
             start = time.perf_counter()
             jax.block_until_ready(steps[name](params, state, keys[3], images, labels))

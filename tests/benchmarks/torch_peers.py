@@ -1,4 +1,4 @@
-"""torchvision, timm and kornia, in PyTorch. Their images have the channels first."""
+"""The contenders in PyTorch: torchvision, timm and kornia. Their images are channels-first."""
 
 import importlib
 import statistics
@@ -10,7 +10,7 @@ from .cases import METHODS, Case
 
 
 def contenders(case, device="cpu"):
-    """One call of each; a library that is not there says so."""
+    """Returns one call of each library, or the reason if it is not installed."""
     if case.layout == "NHWC":
         images, ids = case.batch()
         images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
@@ -29,7 +29,7 @@ def contenders(case, device="cpu"):
 
 
 def on_gpu(calls, rounds):
-    """Seconds of a whole call, library -> method -> seconds; nothing if PyTorch sees no GPU."""
+    """Returns library -> method -> seconds of a whole call, or {} if PyTorch finds no GPU."""
     found = {}
     if not torch.cuda.is_available():
         return found
@@ -47,7 +47,7 @@ def on_gpu(calls, rounds):
 
 
 def _seconds(call, calls):
-    """The time of one of several calls, sent off together."""
+    """Returns the seconds per call of several calls that are dispatched together."""
     torch.cuda.synchronize()
     start = time.perf_counter()
     for _ in range(calls):
@@ -57,7 +57,7 @@ def _seconds(call, calls):
 
 
 def torchvision(case, images, ids):
-    """One draw for a batch."""
+    """Returns one call of torchvision, which draws once for a batch."""
     v2 = importlib.import_module("torchvision.transforms.v2")
     if case.per != "batch":
         return {"torchvision": "draws for a batch only"}
@@ -67,7 +67,7 @@ def torchvision(case, images, ids):
 
 
 def timm(case, images, ids):
-    """It writes into the images that it is given, which is not held against it here."""
+    """Returns calls of timm. They overwrite their input, which the timing ignores."""
     mixup = importlib.import_module("timm.data.mixup").Mixup
     alphas = {
         "mixup_alpha": float(case.method != "cutmix"),
@@ -83,7 +83,7 @@ def timm(case, images, ids):
 
 
 def kornia(case, images, ids):
-    """CutMix and MixUp for each example; it has no choice between them."""
+    """Returns one call of kornia, which draws for each example and cannot choose between both."""
     augmentation = importlib.import_module("kornia.augmentation")
     if case.per != "example" or case.method == "both":
         return {"kornia": "draws for each example, one method"}
