@@ -1,16 +1,24 @@
 """CutMix and MixUp for JAX, inside the jitted train step.
 
-A mixing augmentation is compositing: each example's partner is painted over it, through a region,
-at an opacity. MixUp paints all of the partner at an opacity below one; CutMix paints an opaque box.
-All random decisions are drawn once and stored in a small pytree, the plan. Images, labels, maps and
-losses are computed from it by one piece of code.
+`cutmix` and `mixup` mix a batch in one call:
+
+    >>> import jax, jax.numpy as jnp, jaxmix
+    >>> images, labels = jnp.zeros((8, 32, 32, 3)), jnp.arange(8)
+    >>> images, labels = jaxmix.cutmix(jax.random.key(0), images, labels, num_classes=10)
+    >>> images.shape, labels.shape
+    ((8, 32, 32, 3), (8, 10))
+
+For anything else, create a mixer: `CutMix`, `MixUp`, `RandomChoice`, `RandomApply` or your own. It
+draws plans, and a plan mixes the batch:
 
     mixer --plan(key, images.shape)--> plan --images / labels / maps / loss--> mixed batch
 
-`cutmix` and `mixup` are the common cases in one call. Mixers (`CutMix`, `MixUp`, `RandomChoice`,
-`RandomApply`, your own) describe what to do. Plans hold what was drawn. Pairings (`Swap`, `Flip`,
-`Roll`, `Permutation`, `Neighbour`) say which row is mixed with which. `recipes` holds the policies
-of other libraries, `plot` shows mixed batches, `testing` checks a mixer of your own.
+A plan is a small pytree that stores all random decisions. Each example's partner is painted over
+it, through a region, at an opacity. MixUp paints the whole partner at an opacity below one. CutMix
+paints an opaque box. Images, labels, maps and losses are computed from the plan by the same code.
+
+Pairings (`Swap`, `Flip`, `Roll`, `Permutation`, `Neighbour`) choose each row's partner. `recipes`
+has the policies of other libraries, `plot` shows mixed batches, `testing` checks your own mixer.
 """
 
 from jaxmix import plot, recipes, testing
