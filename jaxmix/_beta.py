@@ -1,4 +1,4 @@
-"""Samplers: uniforms, and symmetric Beta variates without a rejection loop."""
+"""Samplers for uniform variates, and for symmetric Beta variates without a rejection loop."""
 
 import contextlib
 import functools
@@ -15,26 +15,29 @@ from jaxmix import _checks
 def symmetric_beta(
     key: Array, alpha: ArrayLike, shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32
 ) -> Array:
-    """Draws from Beta(alpha, alpha), the law of lambda in MixUp and CutMix.
+    """Draws from Beta(alpha, alpha), the distribution of lambda in MixUp and CutMix.
 
-    If T is Student-t with `2 * alpha` degrees of freedom, `(1 + T / sqrt(2 * alpha + T^2)) / 2` is
-    Beta(alpha, alpha), and Bailey's polar method draws T from two uniforms. Unlike
-    `jax.random.beta` this has no rejection loop: it compiles in a fraction of the time, runs at a
-    few times the cost of `jax.random.uniform`, and needs no communication when it is sharded.
-    Draws have finite pathwise gradients with respect to `alpha`, at least from 1e-10 to 1e30.
+    `jax.random.beta` uses a rejection loop. This function does not, so it compiles in a fraction of
+    the time, costs a few times as much as `jax.random.uniform`, and needs no communication when it
+    is sharded. Draws have finite pathwise gradients with respect to `alpha`, at least for `alpha`
+    from 1e-10 to 1e30.
+
+    The method: if T follows Student's t-distribution with `2 * alpha` degrees of freedom, then
+    `(1 + T / sqrt(2 * alpha + T^2)) / 2` follows Beta(alpha, alpha). Bailey's polar method draws T
+    from two uniforms.
 
     Args:
         key: a PRNG key, typed or raw.
         alpha: the concentration, positive and finite: a number, or an array that broadcasts to
-            `shape`. A bad value in an array gives NaN, as in `jax.random`.
+            `shape`. Invalid values in an array give NaN, as in `jax.random`.
         shape: the static shape of the result.
-        dtype: a floating dtype. Narrower ones than float32 are drawn in float32 and rounded.
+        dtype: a floating dtype. Dtypes narrower than float32 are drawn in float32 and rounded.
 
     Returns:
         dtype[*shape], in [0, 1].
 
     Raises:
-        TypeError: if `key` is not a PRNG key, or `dtype` not a floating dtype.
+        TypeError: if `key` is not a PRNG key, or `dtype` is not a floating dtype.
         ValueError: if a Python `alpha` is not positive and finite, or `alpha` does not broadcast.
 
     Example:
@@ -52,7 +55,7 @@ def symmetric_beta(
         floating = jnp.issubdtype(dtype, jnp.floating)
     if not floating:
         raise TypeError(f"symmetric_beta: dtype must be a floating dtype, got {dtype}")
-    dtype = jax.dtypes.canonicalize_dtype(dtype)  # float32 for float64, unless that is enabled.
+    dtype = jax.dtypes.canonicalize_dtype(dtype)  # float64 becomes float32 unless x64 is enabled.
     shape = _checks.shape("symmetric_beta", shape, least_rank=0)
     given = _checks.shape_of(alpha)
     if not given:
@@ -74,13 +77,13 @@ def _draw(key, alpha, shape, dtype):
 
 
 def from_uniforms(radius: Array, angle: Array, alpha: Array) -> Array:
-    """Beta(alpha, alpha) from two uniforms in [0, 1) by Bailey's method, safe in float32.
+    """Computes Beta(alpha, alpha) from two uniforms in [0, 1) by Bailey's method, in float32.
 
-    `radius` becomes the exponential of the polar form, `angle` its turn: with p + q = 1 the draw is
-    (1 +- |c| sqrt(p) / d) / 2, whose smaller side is written without cancellation.
+    Let q = (1 - radius)^(1 / alpha), p = 1 - q, c = cos(2 pi angle) and d = sqrt(q + c^2 p). The
+    draw is (1 +- |c| sqrt(p) / d) / 2. The smaller of the two is computed without cancellation.
     """
-    # A reciprocal first: XLA turns a division by a constant into a multiplication by one, and the
-    # last bit of a draw would depend on whether alpha was traced.
+    # Take the reciprocal first. XLA turns a division by a constant into a multiplication by its
+    # reciprocal, so the last bit of a draw would depend on whether alpha was traced.
     scale = jnp.where((alpha > 0) & (alpha < jnp.inf), 1 / alpha, jnp.nan)
     decay = jnp.maximum(-jnp.log1p(-radius), 1e-7) * scale
     q, p = jnp.exp(-decay), -jnp.expm1(-decay)
@@ -91,11 +94,11 @@ def from_uniforms(radius: Array, angle: Array, alpha: Array) -> Array:
 
 
 def uniforms(key: Array, rows: Any, count: int) -> Array:
-    """float32[rows, count] in [0, 1)."""
-    # Drawn along one axis: to number the elements along two takes half as long again to compile.
+    """Draws float32[rows, count] in [0, 1)."""
+    # Drawn along one axis: numbering the elements along two axes takes 50 % longer to compile.
     return jax.random.uniform(key, (rows * count,), jnp.float32).reshape(rows, count)
 
 
 def float32(value: Any) -> Array:
-    """A number, weakly typed or of any precision, as float32."""
+    """Converts a number, weakly typed or of any precision, to float32."""
     return jnp.asarray(value).astype(jnp.float32)
