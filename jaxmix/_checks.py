@@ -1,7 +1,8 @@
-"""Static validation: shapes, dtypes, Python numbers and names of modes, never traced values.
+"""Static validation of shapes, dtypes, Python numbers and mode names, never of traced values.
 
-The checks take `where`, the name of the call that the user made. They return what they checked in
-its normal form, or raise an error that says what was expected, what came and what to do.
+Each check takes `where`, the name of the function that the user called. If the value is valid, most
+checks return its normal form. Otherwise they raise an error that states the expected value, the
+given value and the remedy.
 """
 
 import contextlib
@@ -19,13 +20,13 @@ from jax import Array, export
 ChannelAxis = int | Literal["auto"] | None
 _config: Any = jax.config
 
-# The positive numbers of float32, in which lambdas and choices are computed; smaller ones, which
-# are not normal, are 0 to XLA on CPUs.
+# The smallest and the largest positive normal float32. Lambdas and choices are computed in float32,
+# and XLA on CPUs treats smaller numbers as 0.
 LEAST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 def describe(value: Any) -> str:
-    """The dtype and shape of an array, the value of anything else that is short, or its type."""
+    """Describes an array by dtype and shape, and any other value by its repr or its type."""
     with contextlib.suppress(Exception):
         if (shape := shape_of(value)) is not None:
             return f"{value.dtype}[{', '.join(map(str, shape))}]"
@@ -35,19 +36,19 @@ def describe(value: Any) -> str:
 
 
 def shape_of(value: Any) -> tuple | None:
-    """The shape of an array of any library; None for anything else, whatever it answers."""
+    """The shape of an array of any library, or None for any other object; never raises."""
     with contextlib.suppress(Exception):
         return value.shape if isinstance(value.shape, tuple) and hasattr(value, "dtype") else None
     return None
 
 
 def is_variable(value: Any) -> bool:
-    """Whether it holds an array, as the variables of Flax do."""
+    """Whether a value wraps an array, as the variables of Flax do."""
     return hasattr(type(value), "__jax_array__")
 
 
 def sequence(value: Any, *, arrays: bool = True) -> Any:
-    """A tuple of what a sequence or a NumPy array holds; anything else as it is."""
+    """Converts a sequence or a NumPy array to a tuple, and returns anything else unchanged."""
     if arrays and isinstance(value, np.ndarray) and value.ndim > 0:
         return tuple(value.tolist())
     listed = isinstance(value, Sequence) and not isinstance(value, tuple | str | bytes)
@@ -55,18 +56,18 @@ def sequence(value: Any, *, arrays: bool = True) -> Any:
 
 
 def value_error(where: str, wanted: str, got: Any, remedy: str = "") -> ValueError:
-    """The error that says what was expected, what came and what to do."""
+    """Makes an error that states the expected value, the given value and the remedy."""
     return ValueError(f"{where}: {wanted}, got {describe(got)}{'; ' if remedy else ''}{remedy}")
 
 
 def type_error(where: str, wanted: str, got: Any, remedy: str = "") -> TypeError:
-    """The same for something of the wrong type."""
+    """Makes a TypeError of the same form, for a value of the wrong type."""
     return TypeError(*value_error(where, wanted, got, remedy).args)
 
 
 @contextlib.contextmanager
 def renamed(where: str, *calls: str) -> Iterator[None]:
-    """Lets the errors of `calls` name the call that the user made, `where`."""
+    """Makes errors name `where`, the function that the user called, in place of inner `calls`."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -77,7 +78,7 @@ def renamed(where: str, *calls: str) -> Iterator[None]:
 
 
 def array(where: str, argument: str, value: Any) -> Array | np.ndarray:
-    """An array with a batch axis."""
+    """Checks an array, which must have a batch axis."""
     if is_variable(value):
         value = jnp.asarray(value)
     if not isinstance(value, Array | np.ndarray):
@@ -91,7 +92,7 @@ def array(where: str, argument: str, value: Any) -> Array | np.ndarray:
 
 
 def of_jax(where: str, argument: str, value: Any) -> Any:
-    """Any value but a NumPy array of a dtype or a byte order that JAX lacks."""
+    """Refuses NumPy arrays with a dtype or a byte order that JAX does not support."""
     if isinstance(value, np.ndarray | np.generic):
         known = hasattr(jnp, value.dtype.name)
         if not (known and value.dtype.isnative):
@@ -102,26 +103,26 @@ def of_jax(where: str, argument: str, value: Any) -> Any:
 
 
 def parentheses(value: Any) -> str:
-    """The remedy for a class in place of an instance."""
+    """The remedy if a class was passed instead of an instance."""
     return f"with parentheses: {value.__name__}()" if isinstance(value, type) else ""
 
 
 def real(where: str, argument: str, value: Any) -> Any:
-    """An array of real numbers."""
-    with contextlib.suppress(AttributeError, TypeError):  # As of an array of another library.
+    """Checks an array, which must hold real numbers."""
+    with contextlib.suppress(AttributeError, TypeError):  # Raised for arrays of other libraries.
         if any(jnp.issubdtype(value.dtype, kind) for kind in (np.floating, np.integer, np.bool_)):
             return value
     raise type_error(where, f"{argument} must hold real numbers", value)
 
 
 def batch(where: str, argument: str, value: Any, size: Any, of: str) -> None:
-    """An array whose batch size is the one of another array or of a plan."""
+    """Checks that an array has the batch size of another array or of a plan."""
     if value.shape[0] != size:
         raise value_error(where, f"{argument} must have the batch size of {of}, {size}", value)
 
 
 def shaped(where: str, argument: str, value: Any, shape: tuple) -> Array:
-    """An array of that shape."""
+    """Checks an array, which must have the given shape."""
     value = array(where, argument, value)
     if value.shape != shape:
         raise value_error(where, f"{argument} must have the shape {shape}", value)
@@ -129,7 +130,7 @@ def shaped(where: str, argument: str, value: Any, shape: tuple) -> Array:
 
 
 def key(where: str, value: Any) -> None:
-    """One PRNG key, typed or raw."""
+    """Checks a PRNG key, typed or raw, which must not be a batch of keys."""
     remedy = ""
     if isinstance(value, Array | np.ndarray):
         typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
@@ -158,7 +159,7 @@ def _raw_key(impl: str) -> Any:
 
 
 def shape(where: str, value: Any, *, least_rank: int = 1) -> tuple:
-    """A static shape, with a batch axis by default; sizes may be symbolic, as in `jax.export`."""
+    """Checks a static shape of at least `least_rank` axes; sizes may be symbolic (`jax.export`)."""
     sizes = sequence(value, arrays=False)
     listed = isinstance(sizes, tuple)
     if not listed or not all(is_int(n) or export.is_symbolic_dim(n) for n in sizes):
@@ -174,7 +175,8 @@ def shape(where: str, value: Any, *, least_rank: int = 1) -> tuple:
 def channel(where: str, sizes: tuple, channel_axis: Any, *, region: bool) -> int | None:
     """The position of the channel axis in an array of this shape, counted from the front, or None.
 
-    `region` says whether the answer matters: a plan without a region takes an array of any shape.
+    Pass `region=False` for a plan without a region. Such a plan applies to arrays of any shape, so
+    neither an ambiguous layout nor a missing axis is an error.
     """
     rank = len(sizes)
     if isinstance(channel_axis, str) and channel_axis == "auto":
@@ -205,7 +207,7 @@ def spatial(sizes: tuple, channel: int | None) -> tuple:
 
 
 def canvas(where: str, sizes: tuple, channel_axis: Any) -> tuple:
-    """The spatial extents of images that a region can be painted on."""
+    """The spatial extents of images; raises if no region can be painted on them."""
     extents = spatial(sizes, channel(where, sizes, channel_axis, region=True))
     if not extents or any(is_int(extent) and extent == 0 for extent in extents):
         wanted = "a region needs images with spatial axes, each of at least one pixel"
@@ -215,11 +217,11 @@ def canvas(where: str, sizes: tuple, channel_axis: Any) -> tuple:
 
 
 def number(where: str, argument: str, value: Any, wanted: str) -> Any:
-    """A Python number, as a float, or an array of shape (); a `jax.Array` is never read back."""
+    """Checks a scalar. Python and NumPy numbers become floats; a `jax.Array` is never read."""
     if isinstance(value, np.generic | np.ndarray) and value.shape == ():
         value = value.item()
-    if isinstance(value, int | float | np.floating):  # The last one is longdouble.
-        # One type, so that a program which was compiled for a float serves an int, too.
+    if isinstance(value, int | float | np.floating):  # np.floating is for longdouble.
+        # Always a float, so that a program compiled for a float also serves an int.
         small = not isinstance(value, int) or abs(value) < 2**1023
         return float(value) if small else math.copysign(math.inf, value > 0 or -1)
     sizes = shape_of(value)
@@ -231,7 +233,7 @@ def number(where: str, argument: str, value: Any, wanted: str) -> Any:
 
 
 def alpha(where: str, value: Any, argument: str = "alpha") -> Any:
-    """The concentration of Beta(alpha, alpha), a scalar."""
+    """Checks the concentration of Beta(alpha, alpha), a scalar."""
     value = number(where, argument, value, "positive and finite")
     if isinstance(value, float) and not LEAST <= value <= LARGEST:
         remedy = "to switch mixing off use RandomApply(mixer, prob=0.0)"
@@ -241,7 +243,7 @@ def alpha(where: str, value: Any, argument: str = "alpha") -> Any:
 
 
 def fraction(where: str, argument: str, value: Any, *, one: bool = True) -> Any:
-    """A probability or another fraction: a scalar in [0, 1], or in [0, 1) unless `one`."""
+    """Checks a fraction: a scalar in [0, 1], or in [0, 1) if `one` is False."""
     interval = "[0, 1]" if one else "[0, 1)"
     value = number(where, argument, value, f"in {interval}")
     if isinstance(value, float) and not (0 <= value < 1 or (one and value == 1)):
@@ -250,7 +252,7 @@ def fraction(where: str, argument: str, value: Any, *, one: bool = True) -> Any:
 
 
 def choice(where: str, argument: str, value: Any, choices: tuple[str, ...], more: str = "") -> Any:
-    """One of a few names."""
+    """Checks a name, which must be one of `choices`."""
     if not (isinstance(value, str) and value in choices):
         names = ", ".join(f'"{name}"' for name in choices) + more
         raise value_error(where, f"{argument} must be one of {names}", value)
@@ -258,7 +260,7 @@ def choice(where: str, argument: str, value: Any, choices: tuple[str, ...], more
 
 
 def count(where: str, argument: str, value: Any, least: int | None) -> int:
-    """A static integer."""
+    """Checks a static integer, which must be at least `least`."""
     if not is_int(value):
         remedy = "it shapes the program, so under jit close over it or name it in static_argnames"
         raise type_error(where, f"{argument} must be a static Python int", value, remedy)
@@ -268,7 +270,7 @@ def count(where: str, argument: str, value: Any, least: int | None) -> int:
 
 
 def counts(where: str, argument: str, value: Any, least: int | None) -> int | tuple[int, ...]:
-    """A static integer, or several."""
+    """Checks a static integer, or each of several."""
     value = sequence(value)
     if isinstance(value, tuple):
         return tuple(count(where, f"each of {argument}", n, least) for n in value)
@@ -276,5 +278,5 @@ def counts(where: str, argument: str, value: Any, least: int | None) -> int | tu
 
 
 def is_int(value: Any) -> bool:
-    """Whether it is a static integer; a symbolic size is none."""
+    """Whether a value is a static integer; symbolic sizes and bools are not."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
