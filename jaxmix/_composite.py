@@ -1,4 +1,4 @@
-"""Compositing: painting one batch over another, through a region, at an opacity."""
+"""Compositing: paints one batch over another, through a region, at an opacity."""
 
 import functools
 from typing import Any
@@ -24,13 +24,13 @@ def blends(region: Region, opacity: Array | None) -> bool:
 def paint(
     images: Array, partners: Array, region: Region, opacity: Array | None, channel: int | None
 ) -> Array:
-    """Paints the row of each row's partner over it, in the layout in which that is fastest.
+    """Paints each row's partner over it, in the fastest layout.
 
     Args:
         images: [B, ...].
-        partners: the row to paint onto each row, of the same shape and dtype.
+        partners: the partner of each row, of the same shape and dtype.
         region: where the partner is painted; None is everywhere.
-        opacity: float32[B], how opaquely; None is opaque.
+        opacity: float32[B] in [0, 1]; None is opaque.
         channel: the position of the channel axis, or None.
     """
     rank = images.ndim
@@ -41,8 +41,8 @@ def paint(
         mixed = _paint_over(images.reshape(shape), partners.reshape(shape), painted, opacity)
         return mixed.reshape(images.shape)
 
-    # Under a mask that is broadcast over a short innermost axis, such as three channels, loops on
-    # CPUs do not vectorise: fold it into the axis before it. On a TPU that would be a relayout.
+    # CPU loops do not vectorise under a mask that is broadcast over a short innermost axis, such as
+    # three channels. So fold that axis into the one before it. On a TPU that would be a relayout.
     def folded(images, partners):
         *outer, width, channels = images.shape
         return over(images, partners, (*outer, width * channels), channels)
@@ -56,70 +56,70 @@ def paint(
 
 @jit
 def choose(maps: Array, partners: Array, region: Region, opacity: Array | None) -> Array:
-    """Takes each element of [B, *spatial] from whichever has the larger share, `maps` on a tie."""
+    """Takes each element from the array with the larger share there, and from `maps` on a tie."""
     painted = _painted(region, maps.shape, tuple(range(1, maps.ndim)))
     return where(_weights(painted, opacity, maps.shape) < 0.5, partners, maps)
 
 
 @functools.partial(jit, static_argnums=0)
 def weights(shape: tuple, region: Region, opacity: Array | None) -> Array:
-    """float32[B, *spatial]: the share of each pixel that the region and the opacity leave."""
+    """float32[B, *spatial]: the original's share of each pixel."""
     painted = _painted(region, shape, tuple(range(1, len(shape))))
     return jnp.broadcast_to(_weights(painted, opacity, shape), shape)
 
 
 @jit
 def mix(share: Array, original: Array, partner: Array, painted: Array | None = None) -> Array:
-    """`share * original + (1 - share) * partner` where it is painted, else the original.
+    """Computes `share * original + (1 - share) * partner` where painted, else the original.
 
-    Each is exact where it alone is shown: the partner is painted opaquely, and what fades is then
-    blended, in float32 or wider, rounding half to even for integers. What does not fade is replaced
-    by 0 before the arithmetic, because 0 * inf is NaN, in the result as in the gradient.
+    Elements that show only one of the two are copied exactly. The others fade: they are blended in
+    float32 or wider, and integers are rounded half to even. Before the arithmetic, elements that do
+    not fade are replaced by 0, because 0 * inf is NaN, in the result and in the gradient.
 
     Args:
-        share: float32, of the rank of `original` and 1 along the axes on which it does not depend.
+        share: float32, of the rank of `original`, with size 1 along axes where it is constant.
         original: any dtype but bool.
         partner: of the same shape and dtype.
         painted: bool, of the rank of `original`; None is everywhere.
     """
     dtype = original.dtype
     if dtype == jnp.bfloat16:
-        share = jnp.where(jnp.isnan(share), jnp.nan, share)  # Its payload would reach the sign.
+        share = jnp.where(jnp.isnan(share), jnp.nan, share)  # Its payload could reach the sign.
         return _narrow(mix(share, _widen(original), _widen(partner), painted))
-    if jnp.issubdtype(dtype, jnp.complexfloating):  # In one product inf would spread as NaN.
+    if jnp.issubdtype(dtype, jnp.complexfloating):  # A complex product makes NaN of inf.
         reals = mix(share, lax.real(original), lax.real(partner), painted)
         return lax.complex(reals, mix(share, lax.imag(original), lax.imag(partner), painted))
     share = _sharding.spread_like(original, share)
-    # Negated, so that a share of NaN blends and reaches the result.
+    # Written as a negation, so that a share of NaN counts as fading and reaches the result.
     fades = ~((share <= 0) | (share >= 1))
     over = ~(share >= 1) if painted is None else painted & ~(share >= 1)
     shown = where(over, partner, original)
     nothing = jnp.zeros_like(original)
     first, second = (where(fades, x, nothing).astype(wider(dtype)) for x in (original, shown))
-    # Of a sum of two products compilers fuse either one into a multiply-add, depending on the
-    # program; of a difference always the first. So eager and jitted results agree to the last bit.
+    # In a sum of two products, compilers fuse either one into a multiply-add, depending on the
+    # program. In a difference they always fuse the first, so eager and jitted results are equal.
     blend = share.astype(first.dtype) * first - (share - 1).astype(first.dtype) * second
     return where(over & fades, _rounded(blend, dtype), shown)
 
 
 def wider(dtype: Any) -> Any:
-    """The dtype in which values of `dtype` are blended: float32 unless they are wider."""
+    """The dtype for blending values of `dtype`: float32, or `dtype` itself if that is wider."""
     return dtype if jnp.issubdtype(dtype, jnp.inexact) and dtype.itemsize >= 4 else jnp.float32
 
 
 def _rounded(blend, dtype):
-    """A blend in the dtype of the images, rounded half to even."""
+    """Converts a blend to the dtype of the images, and rounds integers half to even."""
     if not jnp.issubdtype(dtype, jnp.integer):
         return blend.astype(dtype)
     if dtype.itemsize > 2:
         return jnp.round(blend).astype(dtype)
-    # From 2^23 to 2^24 float32 counts in ones: the sum is rounded, its last bits are the integer.
-    # A conversion from float to uint8 would cost as much as all the rest.
+    # From 2^23 to 2^24 the spacing of float32 is 1. So the sum is rounded to an integer, and its
+    # last bits are that integer. Converting float to uint8 would cost as much as everything else.
     return lax.bitcast_convert_type(blend + 1.5 * 2**23, jnp.int32).astype(dtype)
 
 
 def _conversion(name, dtype, convert, on_cpu):
-    """A conversion to `dtype` that is linear to JAX, whatever `convert` does to the bits."""
+    """Makes a conversion to `dtype` that JAX treats as linear, whatever `convert` does."""
     primitive = Primitive(name)
     primitive.def_impl(convert)
     primitive.def_abstract_eval(lambda x: x.update(dtype=jnp.dtype(dtype), weak_type=False))
@@ -131,23 +131,23 @@ def _conversion(name, dtype, convert, on_cpu):
 
 
 def _widen_bits(x):
-    """The float32 of which a bfloat16 is the upper half."""
+    """Converts bfloat16 to float32: its bits become the upper half."""
     bits = lax.bitcast_convert_type(x, jnp.uint16).astype(jnp.uint32)
     return lax.bitcast_convert_type(bits << 16, jnp.float32)
 
 
 def _narrow_bits(x, any_nan=True):
-    """The bfloat16 next to a float32, on a tie the even one."""
+    """Rounds float32 to the nearest bfloat16, and ties to even."""
     full = lax.bitcast_convert_type(x, jnp.uint32)
-    stays = full & 0x1FFFF == 0x8000  # Just between two numbers, of which the lower is even.
-    # A carry would reach the sign of a NaN that is all ones, as GPUs make it; CPUs do not.
+    stays = full & 0x1FFFF == 0x8000  # A tie whose lower neighbour is even.
+    # GPUs, but not CPUs, produce NaNs of all ones. There a carry would reach the sign.
     stays = stays | jnp.isnan(x) if any_nan else stays
     upper = (jnp.where(stays, full, full + 0x8000) >> 16).astype(jnp.uint16)
     return lax.bitcast_convert_type(upper, jnp.bfloat16)
 
 
-# Conversions of their own for bfloat16: those of XLA keep a loop over pixels on CPUs from becoming
-# one over contiguous elements, and need not keep the bits of a NaN.
+# bfloat16 needs these conversions. With XLA's, CPU loops over pixels do not become loops over
+# contiguous elements, and the bits of a NaN may change.
 _widen = _conversion("widen_bfloat16", jnp.float32, _widen_bits, _widen_bits)
 _narrow_on_cpu = functools.partial(_narrow_bits, any_nan=False)
 _narrow = _conversion("narrow_to_bfloat16", jnp.bfloat16, _narrow_bits, _narrow_on_cpu)
@@ -156,7 +156,7 @@ _narrow = _conversion("narrow_to_bfloat16", jnp.bfloat16, _narrow_bits, _narrow_
 def _paint_over(images, partners, painted, opacity):
     """Paints in one layout; `painted` is bool, float32, or None for everything.
 
-    A mask of bools stays apart from the share, which then is one number for each row.
+    A bool mask is kept separate from the share, so that the share is one number per row.
     """
     if painted is not None and painted.dtype != jnp.bool_:
         return mix(_weights(painted, opacity, images.shape), images, partners)
@@ -166,7 +166,7 @@ def _paint_over(images, partners, painted, opacity):
 
 
 def _painted(region, shape, axes, stretch=1):
-    """How much of each element is painted, of the rank of `shape`: bool, float32, None for all."""
+    """The painted share of each element: bool or float32 of the rank of `shape`, None for all."""
     if region is None:
         return None
     if isinstance(region, Box):
@@ -175,7 +175,7 @@ def _painted(region, shape, axes, stretch=1):
 
 
 def _weights(painted, opacity, shape):
-    """The original's share of each element, 1 along the axes on which it does not depend."""
+    """The original's share of each element, with size 1 along axes where it is constant."""
     opacity = jnp.ones(shape[:1], jnp.float32) if opacity is None else opacity
     opacity = lax.expand_dims(opacity, range(1, len(shape)))
     if painted is None:
