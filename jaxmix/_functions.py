@@ -1,4 +1,4 @@
-"""The common cases in one call."""
+"""Functions for the common cases: `cutmix` and `mixup`, in one call."""
 
 from collections.abc import Sequence
 
@@ -28,32 +28,32 @@ def cutmix(
     grid: int | Sequence[int] = 1,
     channel_axis: ChannelAxis = "auto",
 ) -> tuple[Array, Array]:
-    """Cuts a box out of each image's partner and pastes it at the same place; mixes labels by area.
+    """Replaces a box in each image with the same box of its partner; mixes labels by area.
 
     Equivalent to `CutMix(...)` with the same options, called with the remaining arguments.
 
     Args:
         key: a PRNG key, typed or raw.
         images: [B, ...], of any dtype, such as uint8[B, H, W, C].
-        labels: class ids int[B]; or dense [B, K]: one-hot, soft, multi-hot; or float[B, 1]. A
-            negative id is ignored; see `Plan.labels`.
+        labels: class ids int[B], dense labels [B, K] (one-hot, soft or multi-hot), or regression
+            targets float[B, 1]. Negative ids are ignored; see `Plan.labels`.
         alpha: the concentration of lambda ~ Beta(alpha, alpha), a number or a traced scalar.
         num_classes: K, the number of classes; required if labels are class ids.
         smoothing: label smoothing in [0, 1), applied before mixing.
-        per: the granularity: one draw for each "example", each "pair" of rows, the "batch", or each
-            run of n rows for an int n, which divides the batch.
+        per: the granularity: one draw per "example", per "pair" of rows or per "batch". An int n,
+            which divides the batch size, is one draw per run of n rows.
         pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
         box: how a box is drawn: "paper", "timm" or "contained"; see `CutMix`.
-        minmax: (a, b): draws each side uniformly between these fractions of the extent, in place of
-            lambda.
-        axes: the spatial axes that the box limits, counted from 0 among them; None is all of them.
-        grid: the side in pixels of the cells that the box is made of.
-        channel_axis: -1 (channels-last), 1 (channels-first), None (no channel axis), or "auto",
-            which is -1, but refuses what can be read in two ways: images of rank 3, and batches
-            that look channels-first.
+        minmax: (a, b), fractions of the extent: each side of the box is drawn uniformly between
+            them, instead of from lambda.
+        axes: the spatial axes that the box limits; 0 is the first spatial axis, None is all axes.
+        grid: the side of a cell in pixels; boxes consist of whole cells.
+        channel_axis: -1 (channels-last), 1 (channels-first), None (no channel axis), or "auto".
+            "auto" is -1, but raises ValueError if the layout is ambiguous: images of rank 3, and
+            batches that look channels-first.
 
     Returns:
-        (images, labels): the images of the shape and dtype given, the labels float32[B, K].
+        (images, labels): the images keep their shape and dtype; the labels are float32[B, K].
 
     Raises:
         TypeError: if an argument has the wrong type.
@@ -96,19 +96,19 @@ def mixup(
     Args:
         key: a PRNG key, typed or raw.
         images: [B, ...], of any dtype but bool, such as uint8[B, H, W, C].
-        labels: class ids int[B]; or dense [B, K]: one-hot, soft, multi-hot; or float[B, 1]. A
-            negative id is ignored; see `Plan.labels`.
+        labels: class ids int[B], dense labels [B, K] (one-hot, soft or multi-hot), or regression
+            targets float[B, 1]. Negative ids are ignored; see `Plan.labels`.
         alpha: the concentration of lambda ~ Beta(alpha, alpha), a number or a traced scalar.
         num_classes: K, the number of classes; required if labels are class ids.
         smoothing: label smoothing in [0, 1), applied before mixing.
-        per: the granularity: one draw for each "example", each "pair" of rows, the "batch", or each
-            run of n rows for an int n, which divides the batch.
+        per: the granularity: one draw per "example", per "pair" of rows or per "batch". An int n,
+            which divides the batch size, is one draw per run of n rows.
         pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
         fold: whether lambda is folded to max(lambda, 1 - lambda); see `MixUp`.
-        channel_axis: as in `cutmix`; MixUp gives the same result whatever it is.
+        channel_axis: as in `cutmix`; it does not change the result of MixUp.
 
     Returns:
-        (images, labels): the images of the shape and dtype given, the labels float32[B, K].
+        (images, labels): the images keep their shape and dtype; the labels are float32[B, K].
 
     Raises:
         TypeError: if an argument has the wrong type.
