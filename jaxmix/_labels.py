@@ -1,4 +1,4 @@
-"""Labels: what is accepted as labels, and how they become dense and smooth."""
+"""Labels: checks them, makes them dense and smooths them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +13,8 @@ Columns = Callable[[Array], Array]
 
 
 def checked(where: str, argument: str, value: Any, num_classes: Any) -> Array | np.ndarray:
-    """Class ids int[B], or dense labels [B, K]."""
-    if isinstance(value, Array):  # A key is no label, whatever its shape.
+    """Checks labels, which must be class ids int[B] or dense labels [B, K]."""
+    if isinstance(value, Array):  # Keys are not labels, whatever their shape.
         _checks.real(where, argument, value)
     value = _checks.real(where, argument, _checks.array(where, argument, value))
     ids = jnp.issubdtype(value.dtype, jnp.integer)
@@ -45,7 +45,7 @@ def checked(where: str, argument: str, value: Any, num_classes: Any) -> Array | 
 
 
 def _dense_checked(where, argument, value, num_classes):
-    """Dense labels [B, K]; integers must be 0 and 1, or they are ids, counts or shares."""
+    """Checks dense labels [B, K]. Integers must be 0 or 1: others may be ids, counts or shares."""
     ids = jnp.issubdtype(value.dtype, jnp.integer)
     if ids and value.shape[1] == 1:
         raise ValueError(
@@ -67,7 +67,7 @@ def _dense_checked(where, argument, value, num_classes):
 
 
 def class_ids(where: str, argument: str, value: Any) -> Array | np.ndarray:
-    """Class ids int[B]."""
+    """Checks class ids, which must be int[B]."""
     value = _checks.array(where, argument, value)
     if value.ndim != 1 or not jnp.issubdtype(value.dtype, jnp.integer):
         remedy = "for one-hot labels pass their argmax"
@@ -76,7 +76,7 @@ def class_ids(where: str, argument: str, value: Any) -> Array | np.ndarray:
 
 
 def checked_smoothing(where: str, value: Any, labels: Array | np.ndarray) -> Any:
-    """Label smoothing; None, which is 0 under jit, too, for regression targets [B, 1]."""
+    """Checks label smoothing. Returns None, a 0 that jit does not trace, for targets [B, 1]."""
     regression = labels.ndim == 2 and labels.shape[1] == 1
     if regression and value is None:
         return None
@@ -90,10 +90,10 @@ def checked_smoothing(where: str, value: Any, labels: Array | np.ndarray) -> Any
 def encode(
     own: Array, others: Array, smoothing: Any, num_classes: int | None
 ) -> tuple[Array, Array, Columns]:
-    """Two labels of each row, smoothed and ready to be mixed, and what makes [B, K] of the mixture.
+    """Smooths both labels of each row, and returns a function that makes [B, K] of their mixture.
 
-    Each column is the class of both images, of the row's own only, of its partner's only, or of
-    neither. So class ids are mixed in four columns, not in K.
+    Class ids are mixed in four columns instead of K: the class of both images, of the row's own
+    image only, of its partner only, and of neither.
     """
     if not own.ndim == others.ndim == 1:
         dtype = jnp.float64 if jnp.float64 in (own.dtype, others.dtype) else jnp.float32
@@ -113,13 +113,13 @@ def encode(
 
 
 def top_class(logits: Array, ids: Array) -> Array:
-    """float32[B]: 1 where the class id is that of the largest logit."""
+    """float32[B]: 1 where the largest logit is at the class id, else 0."""
     ids = _countable(ids)
     return (jnp.argmax(logits, axis=1).astype(ids.dtype) == ids).astype(jnp.float32)
 
 
 def _dense(labels, dtype, smoothing, num_classes):
-    """Dense labels [B, K] of that dtype, smoothed."""
+    """Converts labels to dense, smoothed labels [B, K] of the given dtype."""
     if labels.ndim == 1:
         hits, known = _hits(labels, num_classes)
         return _smooth(hits.astype(dtype), known.astype(dtype), smoothing, num_classes)
@@ -129,14 +129,14 @@ def _dense(labels, dtype, smoothing, num_classes):
 
 
 def _hits(ids, num_classes):
-    """bool[B, K], which class it is, and float32[B, 1], whether it is one at all."""
+    """One-hot labels, bool[B, K], and float32[B, 1], which is 0 for ignored ids and else 1."""
     ids = _countable(ids)
     hits = ids[:, None] == jnp.arange(num_classes, dtype=ids.dtype)[None, :]
     return hits, ((ids >= 0) & (ids < num_classes))[:, None].astype(jnp.float32)
 
 
 def _countable(ids):
-    """Class ids in at least 32 bits: the number of classes may not fit into fewer."""
+    """Widens class ids to at least 32 bits: the number of classes may not fit into fewer."""
     return ids.astype(jnp.int32) if ids.dtype.itemsize < 4 else ids
 
 
