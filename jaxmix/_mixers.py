@@ -1,4 +1,4 @@
-"""Mixers: frozen descriptions of a policy, from which plans are drawn."""
+"""Mixers: frozen descriptions of a mixing policy, which draw plans."""
 
 import dataclasses
 import functools
@@ -35,7 +35,7 @@ class CallOptions(TypedDict, total=False):
 
 
 def _completed(own: Any) -> Any:
-    """A subclass's own `__post_init__`, which must have called that of its base class."""
+    """Wraps a subclass's `__post_init__`; raises if it does not call `super().__post_init__()`."""
 
     @functools.wraps(own)
     def post_init(self, *given):
@@ -53,25 +53,25 @@ def _completed(own: Any) -> Any:
 class Mixer(Frozen):
     """Base class for mixers, including your own.
 
-    A subclass has one method, `draw`. Subclassing makes it a frozen dataclass that is registered as
-    a pytree, so it needs no decorator (those of `flax.struct` and `chex` refuse it). Its fields are
-    leaves, and those with `dataclasses.field(metadata={"static": True})` are modes. This class does
-    the rest: granularity, pairing, labels, maps, losses, layouts.
+    A subclass defines one method, `draw`. Subclassing makes the class a frozen dataclass and
+    registers it as a pytree. It needs no decorator, and the decorators of `flax.struct` and `chex`
+    refuse it. Fields are leaves. Fields with `dataclasses.field(metadata={"static": True})` are
+    modes. This class does the rest: granularity, pairing, labels, maps, losses, layouts.
 
-    A method that looks at the images keeps what it needs of each row, such as a saliency map, in a
-    field with `metadata={"rows": True}`, an array [B, ...]; in `draw`, `self.pairing.take(...)` of
-    it is the partner's. Such a mixer has `per="example"`.
+    A content-aware method needs data of each row, such as a saliency map. Store it as an array
+    [B, ...] in a field with `metadata={"rows": True}`. In `draw`, `self.pairing.take(...)` turns it
+    into the data of each row's partner. Such a mixer must have `per="example"`.
 
     To keep a mixer in a flax `TrainState`, put it into a static field. Or pass it to the train step
-    as an argument. `jax.export` serialises functions that take or return mixers; the process that
-    loads one has to define the same class, in a module of the same name.
+    as an argument. `jax.export` serialises functions that take or return mixers. The process that
+    loads such a function must define the same class, in a module of the same name.
 
     Attributes:
-        per: the granularity: one draw for each "example", each "pair" of rows, the "batch", or each
-            run of n rows for an int n, which divides the batch: what a library that draws once per
-            GPU does with n images on each. "pair" needs "swap" or "flip", and conserves: the labels
-            of the batch keep their sum, MixUp keeps the sum of the pixels, and CutMix shows each
-            pixel of the batch exactly once.
+        per: the granularity: one draw per "example", per "pair" of rows or per "batch". An int n,
+            which divides the batch size, is one draw per run of n rows. It matches a library that
+            draws once per GPU with n images on each. "pair" needs "swap" or "flip", and conserves
+            the batch: labels keep their sum, MixUp keeps the sum of the pixels, and CutMix shows
+            each pixel exactly once.
         pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
 
     Example:
@@ -87,7 +87,7 @@ class Mixer(Frozen):
         >>> mixer(jax.random.key(0), jnp.zeros((4, 8, 8, 3))).shape
         (4, 8, 8, 3)
 
-        A method that looks at the images:
+        A content-aware method:
 
         >>> import dataclasses
         >>> class Brighter(jaxmix.Mixer):
@@ -108,11 +108,11 @@ class Mixer(Frozen):
         super().__init_subclass__(**kwargs)
         cls.__post_init__ = _completed(cls.__post_init__)
         pytree()(cls)
-        # What keeps it frozen is inherited: its own would refuse to be decorated once more.
+        # `Frozen` blocks assignment already. These would make a second `dataclass` decorator raise.
         del cls.__setattr__, cls.__delattr__
 
     def __post_init__(self):
-        """Brings what was given into normal form; a subclass with checks of its own calls this."""
+        """Checks and normalises the fields. A subclass that overrides this must call it."""
         name = type(self).__name__
         vars(self).pop("_incomplete", None)
         self._set("pairing", _pairing.resolve(name, self.pairing))
@@ -129,11 +129,10 @@ class Mixer(Frozen):
             raise _checks.value_error(name, wanted, self.per)
 
     def draw(self, key: Array, rows: Any, spatial: tuple) -> Painted:
-        """Decides where the partner is painted, and how opaquely, for some rows.
+        """Draws where the partner is painted, and how opaquely, for some rows.
 
-        `self.pairing` is the pairing of the plan, with everything drawn that is random. Under jit
-        the fields of `self` are tracers, so a jit inside of `draw` takes it as an argument that is
-        not static.
+        `self.pairing` is the plan's pairing, already drawn. Under jit the fields of `self` are
+        tracers. So if `draw` calls a jitted function with `self`, that argument must not be static.
 
         Args:
             key: a PRNG key, consumed by this call.
@@ -142,35 +141,35 @@ class Mixer(Frozen):
             spatial: the static extents in pixels; empty if the images have no spatial axis.
 
         Returns:
-            (region, opacity): a `Box`, a `Mask` or None for everywhere; float32[rows] in [0, 1],
-            or None for opaque.
+            (region, opacity). The region is a `Box`, a `Mask`, or None for everywhere. The opacity
+            is float32[rows] in [0, 1], or None for opaque.
         """
         raise NotImplementedError(f"{type(self).__name__} must define draw(key, rows, spatial)")
 
     def plan(
         self, key: Array, shape: tuple[int, ...], *, channel_axis: ChannelAxis = "auto"
     ) -> Plan:
-        """Draws everything that mixing one batch needs.
+        """Draws a plan: all random decisions for one batch.
 
         Args:
             key: a PRNG key, typed or raw.
             shape: the static shape of the images, `images.shape`.
-            channel_axis: -1 (channels-last), 1 (channels-first), None (no channel axis), or
-                "auto", which is -1, except that a region raises ValueError on images that can be
-                read in two ways: those of rank 3, and [B, C, ...] with C 1, 3 or 4 unless the last
-                axis has 1, 3 or 4, too.
+            channel_axis: -1 (channels-last), 1 (channels-first), None (no channel axis), or "auto".
+                "auto" is -1. If the mixer draws a region, "auto" raises ValueError for ambiguous
+                layouts: images of rank 3, and [B, C, H, ...] if C is 1, 3 or 4 and differs from H,
+                and the last axis has another size than 1, 3 or 4.
 
         Returns:
-            The plan, for a batch of `shape[0]`.
+            The plan for a batch of `shape[0]` rows.
 
         Raises:
-            TypeError: if `key` is not a PRNG key, or `shape` not a shape.
+            TypeError: if `key` is not a PRNG key, or `shape` is not a static shape.
             ValueError: if the shape does not suit the mixer.
         """
         where = f"{type(self).__name__}.plan"
         _checks.key(where, key)
         shape = _checks.shape(where, shape)
-        _checks.channel(where, shape, channel_axis, region=False)  # Before jit has to hash it.
+        _checks.channel(where, shape, channel_axis, region=False)  # Checked before jit hashes it.
         self.pairing.check(where, shape[0])
         return _plan(self, where, key, shape, channel_axis)
 
@@ -194,8 +193,8 @@ class Mixer(Frozen):
     ) -> Array | tuple[Array, Array]:
         """Draws a plan, mixes the images, and mixes the labels.
 
-        Axis 0 is the batch. Under `jax.vmap` over single images it would be the rows of pixels, so
-        call it on batches.
+        Axis 0 is the batch, so call the mixer on batches. Under `jax.vmap` over single images, axis
+        0 would be the rows of pixels.
 
         Args:
             key: a PRNG key, typed or raw.
@@ -206,8 +205,8 @@ class Mixer(Frozen):
             channel_axis: see `plan`.
 
         Returns:
-            (images, labels), the images of the shape and dtype given, the labels float32[B, K]; the
-            images alone without labels.
+            (images, labels), or the images alone if `labels` is None. The images keep their shape
+            and dtype; the labels are float32[B, K].
 
         Raises:
             TypeError: if an argument has the wrong type.
@@ -226,21 +225,21 @@ class Mixer(Frozen):
         return _mix(self, key, images, labels, num_classes, smoothing, channel_axis)
 
     def _set(self, name: str, value: Any) -> None:
-        """Sets a field of this frozen dataclass, at construction."""
+        """Sets a field of this frozen dataclass during construction."""
         object.__setattr__(self, name, value)
 
     def _fields_of_rows(self) -> list[str]:
-        """The fields that hold the content of each row."""
+        """The names of the fields that store data of each row."""
         names = [field.name for field in self._fields if field.metadata.get("rows")]
         return [name for name in names if getattr(self, name) is not None]
 
     @property
     def _drawn_per(self) -> Per:
-        """The granularity of what `draw` returns: `per`, unless the mixers in it have their own."""
+        """The granularity of the rows that `draw` returns: `per`, but "example" for policies."""
         return self.per
 
     def _paired(self, pairing: Pairing) -> "Mixer":
-        """The same mixer with another pairing, which the mixers in its fields have, too."""
+        """Copies the mixer with another pairing, also in the mixers in its fields."""
 
         def inner(value):
             return isinstance(value, Mixer) and value is not self
@@ -253,11 +252,11 @@ class Mixer(Frozen):
 
 @functools.partial(jit, static_argnames=("num_classes", "channel_axis"))
 def _mix(mixer, key, images, labels, num_classes, smoothing, channel_axis):
-    """The three parts of a call, as one program."""
+    """Draws the plan and mixes images and labels, in one program."""
     where = type(mixer).__name__
-    # "auto" is the last axis, even where C = H = W, which the plan alone could not tell.
+    # "auto" is the last axis. The plan alone could not determine it where C = H = W.
     layout = -1 if channel_axis == "auto" else channel_axis
-    with _checks.renamed(where, f"{where}.plan"):  # Messages name the call that the user made.
+    with _checks.renamed(where, f"{where}.plan"):  # Errors name the user's call.
         plan = mixer.plan(key, images.shape, channel_axis=channel_axis)
     with _checks.renamed(where, "Plan.images", "Plan.labels"):
         mixed = plan.images(images, channel_axis=layout)
@@ -282,7 +281,7 @@ def _plan(mixer, where, key, shape, channel_axis) -> Plan:
 
 
 def draw_rows(mixer: Mixer, key: Array, batch: Any, spatial: tuple) -> Painted:
-    """What a mixer draws, checked, and copied to each row of the batch."""
+    """Draws from a mixer, checks the result, and copies it to each row of the batch."""
     per, call = mixer._drawn_per, type(mixer).__name__
     where = f"{call}.draw"
     for name in mixer._fields_of_rows():
@@ -302,14 +301,14 @@ def draw_rows(mixer: Mixer, key: Array, batch: Any, spatial: tuple) -> Painted:
 
 
 def per_rows(where: str, per: Any) -> Per:
-    """A granularity: one of the names, or how many rows share a draw."""
+    """Checks a granularity: one of the names, or the number of rows that share a draw."""
     if _checks.is_int(per):
         return _checks.count(where, "per", per, 1)
     return _checks.choice(where, "per", per, get_args(PerName), " or how many rows share a draw")
 
 
 def number_of_draws(where: str, per: Per, pairing: Pairing, batch: Any) -> Any:
-    """How many draws a batch takes: of the two of a pair `for_each_row` keeps the first."""
+    """The number of draws for a batch. A pair takes two; `for_each_row` keeps the first."""
     if not isinstance(per, int):
         return 1 if per == "batch" else batch
     if batch % per != 0:
@@ -323,7 +322,7 @@ def number_of_draws(where: str, per: Per, pairing: Pairing, batch: Any) -> Any:
 
 
 def for_each_row(drawn: Any, per: Per, pairing: Pairing, batch: Any) -> Any:
-    """Copies what was drawn once for several rows to each of them."""
+    """Copies each draw to all rows that share it."""
     if per == "batch":
         return jax.tree.map(lambda v: jnp.broadcast_to(v, (batch, *v.shape[1:])), drawn)
     if isinstance(per, int):
@@ -335,29 +334,30 @@ def for_each_row(drawn: Any, per: Per, pairing: Pairing, batch: Any) -> Any:
 
 
 class CutMix(Mixer):
-    """Cuts a box out of the partner and pastes it at the same place.
+    """Replaces a box in each image with the same box of its partner.
 
-    lambda ~ Beta(alpha, alpha) is the share of the original. Each side of the box is the fraction
-    (1 - lambda)^(1/n) of its extent, for n spatial axes. `plan.lam` is computed from the pixels
-    that the box covers inside the image, so the law of the box decides how much it paints, and
-    where.
+    lambda ~ Beta(alpha, alpha) is the intended share of the original. Each side of the box is the
+    fraction (1 - lambda)^(1/n) of its extent, for the n spatial axes that the box limits.
+    `plan.lam` is computed from the pixels that the box covers inside the image. So `box` and
+    `minmax` determine where the box is, and how much of the image it paints.
+
     Along an axis of E pixels, with side = floor(E * (1 - lambda)^(1/n)):
 
-    - "paper": a centre c uniform over the E pixels, and the pixels from c - floor(side / 2) up to,
-      but without, c + floor(side / 2), clipped at the border. Matches the paper's code
+    - "paper": the centre c is uniform over the E pixels. The box starts at c - floor(side / 2),
+      stops before c + floor(side / 2), and is clipped at the border. Matches the paper's code
       (`rand_bbox`), torchvision (0.29.1, `v2.CutMix`) and timm before 1.0.31.
-    - "timm": the same, up to c + ceil(side / 2), so that an odd side keeps its last pixel. Matches
-      timm (1.0.31, `rand_bbox`).
-    - "contained": the side is rounded to the nearest pixel instead, and the box is uniformly placed
-      inside the image, so that its area is the drawn one. Matches Keras (3.15.1), whose corners
-      lie between pixels.
-    - `minmax=(a, b)`: a side uniform over the integers from floor(a * E) to floor(b * E) - 1,
-      independent of lambda, or floor(a * E) if there are none; the box is uniformly placed inside
-      the image. Matches timm (1.0.31, `rand_bbox_minmax`).
+    - "timm": as "paper", but the box stops before c + ceil(side / 2), so that an odd side keeps its
+      last pixel. Matches timm (1.0.31, `rand_bbox`).
+    - "contained": the side is rounded to the nearest pixel instead. The box is placed uniformly
+      inside the image, so its area is the drawn area. Matches Keras (3.15.1), except that its
+      corners lie between pixels.
+    - `minmax=(a, b)`: the side is uniform over the integers from floor(a * E) to floor(b * E) - 1,
+      or floor(a * E) if there are none. It does not depend on lambda. The box is placed uniformly
+      inside the image. Matches timm (1.0.31, `rand_bbox_minmax`).
 
     For an image of 224 x 224 pixels, at alpha 1:
 
-    | law                 | mean share of | probability that a pixel is painted, in the        |
+    | box                 | mean share of | probability that a pixel is painted, in the        |
     |                     | the original  | middle | middle of an edge | corner                |
     |---------------------|---------------|--------|-------------------|-----------------------|
     | "paper"             | 0.68          | 0.49   | 0.25              | 0.12                  |
@@ -367,24 +367,26 @@ class CutMix(Mixer):
 
     Attributes:
         alpha: the concentration of lambda, positive; 1 is uniform. A number or a traced scalar.
-        per: the granularity: one box for each "example", each "pair" of rows, the "batch", or each
-            run of n rows for an int n, which divides the batch. Gradients vary least with "pair"
-            and most with "batch": 0.83 and 1.5 to 1.7 times the variance of "example", on digits
-            after training (examples/granularity.py), where test accuracy did not differ.
+        per: the granularity: one box per "example", per "pair" of rows or per "batch". An int n,
+            which divides the batch size, is one box per run of n rows. Gradients vary least with
+            "pair" and most with "batch": their variance was 0.83 and 1.5 to 1.7 times that with
+            "example" (digits, after training, examples/granularity.py). Test accuracy did not
+            clearly differ.
         pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
-        box: the law of the box: "paper", "timm" or "contained".
-        minmax: the bounds (a, b) of each side as a fraction of the extent, in place of lambda and
+        box: how the box is drawn: "paper", "timm" or "contained".
+        minmax: the bounds (a, b) of each side, as fractions of the extent. They replace lambda and
             `box`.
-        axes: the spatial axes that the box limits, counted from 0 among the spatial axes; it spans
-            the others. (0,) cuts a spectrogram [B, T, F, C] in time only, (1, 2) the same box out
-            of every frame of a video [B, T, H, W, C]. None is all of them.
-        grid: the side in pixels of the cells that the box is made of, a divisor of the extents, or
-            one side for each of `axes`. With the patch size of a vision transformer each token
-            comes from one image. Boxes are then drawn in units of cells.
+        axes: the spatial axes that the box limits; 0 is the first spatial axis, None is all axes.
+            The box spans the other axes. (0,) cuts a spectrogram [B, T, F, C] in time only. (1, 2)
+            cuts the same box out of every frame of a video [B, T, H, W, C].
+        grid: the side of a cell in pixels, or one side for each of `axes`. It must divide the
+            extents. Boxes are drawn in units of cells. With the patch size of a vision transformer,
+            each token comes from one image.
 
     Raises:
         TypeError: if `axes` or `grid` are not static integers.
-        ValueError: for a bad number, an unknown mode, or `minmax` with a `box`.
+        ValueError: if a number is out of range, a mode is not a valid option, or `minmax` is
+            combined with a `box` other than "paper".
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmix
@@ -419,14 +421,14 @@ class CutMix(Mixer):
         super().__post_init__()
 
     def draw(self, key, rows, spatial) -> Painted:
-        """A box for each row, opaque."""
+        """Draws an opaque box for each row."""
         name = type(self).__name__
         axes = _region.limited_axes(name, self.axes, spatial)
         grid = _region.cells(name, self.grid, tuple(spatial[axis] for axis in axes))
         if self.minmax is not None:
             sides, places = jnp.split(uniforms(key, rows, 2 * len(axes)), 2, axis=1)
             return _region.box_between(self.minmax, sides, places, spatial, axes, grid), None
-        # As symmetric_beta(key, self.alpha, (rows,)) draws, in one draw with the place of the box.
+        # As symmetric_beta(key, self.alpha, (rows,)), but drawn together with the box's place.
         uniform = uniforms(key, rows, 2 + len(axes))
         lam = from_uniforms(uniform[:, 0], uniform[:, 1], float32(self.alpha))
         return _region.box_of_area(1 - lam, uniform[:, 2:], self.box, spatial, axes, grid), None
@@ -435,19 +437,19 @@ class CutMix(Mixer):
 class MixUp(Mixer):
     """Blends each image with its partner, pixel by pixel.
 
-    lambda ~ Beta(alpha, alpha) is the share of the original, in every pixel as in the label.
+    lambda ~ Beta(alpha, alpha) is the share of the original, in every pixel and in the label.
 
     Attributes:
         alpha: the concentration of lambda, positive; 1 is uniform. A number or a traced scalar.
-        per: the granularity: one lambda for each "example", each "pair" of rows, the "batch", or
-            each run of n rows for an int n, which divides the batch.
+        per: the granularity: one lambda per "example", per "pair" of rows or per "batch". An int n,
+            which divides the batch size, is one lambda per run of n rows.
         pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
         fold: whether lambda is folded to max(lambda, 1 - lambda), so that the original dominates,
             as in big_vision and fastai.
 
     Raises:
         TypeError: if `fold` is not a bool.
-        ValueError: for a bad number or an unknown mode.
+        ValueError: if a number is out of range, or a mode is not a valid option.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmix
@@ -471,21 +473,21 @@ class MixUp(Mixer):
         super().__post_init__()
 
     def draw(self, key, rows, spatial) -> Painted:
-        """The partner everywhere, at a random opacity."""
+        """Draws an opacity for each row; the partner is painted everywhere."""
         uniform = uniforms(key, rows, 2)
         lam = from_uniforms(uniform[:, 0], uniform[:, 1], float32(self.alpha))
         return None, 1 - (jnp.maximum(lam, 1 - lam) if self.fold else lam)
 
 
 def _normal(value: Any) -> Any:
-    """A field's value in the form in which it can be hashed and printed."""
+    """Converts a field's value to a form that can be hashed and printed."""
     if isinstance(value, np.generic):
         return value.item()
     return _checks.sequence(value, arrays=False)
 
 
 def _check_leaves(where: str, name: str, value: Any) -> None:
-    """Raises unless JAX can take what a field holds as leaves."""
+    """Raises unless a field holds numbers or arrays that can be leaves."""
     for leaf in jax.tree.leaves(value):
         if not isinstance(leaf, int | float | complex) and _checks.shape_of(leaf) is None:
             wanted = f"the field {name} must hold numbers or arrays"
@@ -495,7 +497,7 @@ def _check_leaves(where: str, name: str, value: Any) -> None:
 
 
 def check_mixers(where: str, mixers: Any) -> tuple[Mixer, ...]:
-    """A sequence of mixers, as a tuple."""
+    """Checks a sequence of mixers, and returns it as a tuple."""
     mixers = _checks.sequence(mixers, arrays=False)
     if not isinstance(mixers, tuple):
         raise _checks.type_error(where, "mixers must be a sequence of mixers", mixers)
@@ -505,7 +507,7 @@ def check_mixers(where: str, mixers: Any) -> tuple[Mixer, ...]:
 
 
 def check_mixer(where: str, argument: str, value: Any) -> None:
-    """Raises unless it is a mixer."""
+    """Raises unless a value is a mixer."""
     if not isinstance(value, Mixer):
         wanted = f"{argument} must be a mixer such as CutMix()"
         raise _checks.type_error(where, wanted, value, _checks.parentheses(value))
