@@ -1,7 +1,8 @@
 """Pairings: which row is mixed with which.
 
-A pairing stays symbolic until it is applied: XLA turns a flip or a roll of a batch that is sharded
-over devices into a message between neighbours, but an index array into a gather of the whole batch.
+A pairing stays symbolic until it is applied. When a batch is sharded over devices, XLA compiles a
+flip or a roll to messages between pairs of devices. It would compile an index array to a gather of
+the whole batch.
 """
 
 import contextlib
@@ -26,35 +27,35 @@ from jaxmix._sharding import where_rows
 class Pairing:
     """Base class for pairings: `take` returns each row's partner."""
 
-    mutual = False  # Whether the partner of a row's partner is the row.
-    random = False  # Whether something is still to be drawn.
+    mutual = False  # Whether each row is its partner's partner.
+    random = False  # Whether it still has to be drawn.
 
     def drawn(self, key: Array, batch: Any) -> "Pairing":
-        """This pairing for a batch of that size, with everything drawn that is `random`."""
+        """Draws the random part of this pairing, if any, for a batch of the given size."""
         return self
 
     def check(self, where: str, batch: Any) -> None:
-        """Raises if a batch of that size cannot be paired so."""
+        """Raises if this pairing does not suit a batch of the given size."""
 
     def take(self, x: ArrayLike) -> Array:
-        """The partner's row for each row of `x`, along axis 0."""
+        """Returns each row's partner, taken from `x` along axis 0."""
         raise NotImplementedError
 
     def partner(self, batch: Any) -> Array:
-        """int32[batch]: the partner of each row, computed from its number, with nothing sent."""
+        """int32[batch]: the partner of each row, computed without communication."""
         raise NotImplementedError
 
     def own(self, batch: Any) -> Array | None:
-        """bool[batch]: the rows that are their own partners; None if no row can be."""
+        """bool[batch]: True for rows that are their own partners; None if no row can be."""
         return self.partner(batch) == lax.iota(jnp.int32, batch)
 
     def within(self, start: int, stop: int, batch: int) -> "Pairing | None":
-        """The pairing of the rows from `start` to `stop`; None if partners lie outside them."""
+        """The pairing of the rows from `start` to `stop`; None if some partners lie outside."""
         return self if stop - start == batch else None
 
 
 def rows_of(where: str, x: ArrayLike) -> Array:
-    """An array with a batch axis, from which a pairing takes rows."""
+    """Checks the array that a pairing takes rows from."""
     return jnp.asarray(_checks.array(where, "x", x))
 
 
@@ -62,23 +63,25 @@ PairingName = Literal["swap", "flip", "roll", "permutation"]
 
 
 class PairingField(Protocol):
-    """The type of a field that is given as a pairing or by its name, and read as a pairing."""
+    """The type of a field that accepts a pairing or its name, and returns a pairing."""
 
     def __get__(self, instance: Any, owner: Any) -> Pairing: ...
     def __set__(self, instance: Any, value: Pairing | PairingName) -> None: ...
 
 
 def _fastest(pairing: Pairing, x: Array, split: Callable, padded: Callable) -> Array:
-    """The partner's row of each row of `x`, in one of three forms that all give the same bits.
+    """Takes each row's partner from `x`, by the fastest of three forms with the same result.
 
-    CPUs and GPUs read a row and its neighbour once if whole rows are gathered, a loop that fuses
-    with what follows. From a batch whose rows are, or may be, on several devices that would send
-    everything: `split` is for those. On a TPU the batch often lies along the lanes, where only a
-    choice between shifted copies fuses: `padded`.
+    - Gathering whole rows: CPUs and GPUs then read a row and its neighbour once, in a loop that
+      fuses with later operations.
+    - `split`: for a batch whose rows are, or may be, on several devices. A gather would send the
+      whole batch.
+    - `padded`: for TPUs. The batch often lies along the lanes there, and then only a choice between
+      shifted copies fuses.
     """
     divided = _sharding.is_split(x)
     if divided and jax.typeof(x).sharding.mesh.manual_axes:
-        return split(x)  # JAX cannot differentiate a choice of platforms there.
+        return split(x)  # JAX cannot differentiate `platform_dependent` there.
     if divided or _sharding.parts(x) > 1:
         return lax.platform_dependent(x, tpu=padded, default=split)
     rows = functools.partial(_sharding.rows_at, index=pairing.partner(x.shape[0]))
@@ -86,23 +89,23 @@ def _fastest(pairing: Pairing, x: Array, split: Callable, padded: Callable) -> A
 
 
 def _shifted(x: Array, shift: int) -> Array:
-    """The rows moved by a static shift, down the batch if it is positive; zeros come in."""
+    """Moves rows by a static shift, down the batch if it is positive, and fills with zeros."""
     return lax.pad(x, jnp.zeros((), x.dtype), [(shift, -shift, 0), *[(0, 0, 0)] * (x.ndim - 1)])
 
 
 @pytree()
 class Swap(Pairing):
-    """Rows are mixed two by two: row 0 with row 1, row 2 with row 3, and so on.
+    """Pairs adjacent rows: row 0 with row 1, row 2 with row 3, and so on.
 
-    The fastest pairing: partners lie next to each other in memory, so that each image is read once.
-    Communication cost when the batch is sharded over devices: none where each holds an even number
-    of rows, else a row from either side (a collective-permute). The last row of an odd batch is its
-    own partner and stays as it is.
+    This is the fastest pairing: partners are adjacent in memory, so each image is read once.
+    Communication cost when the batch is sharded over devices: none if each device has an even
+    number of rows, else one row from each side (a collective-permute). The last row of an odd batch
+    is its own partner and stays as it is.
 
-    Neighbours must be unrelated, so shuffle first. A loader may still put related examples side by
-    side: repeated augmentation, batches grouped by class, frames of one clip, two views of an image
-    in turn. Then use `Flip()` or `Roll(k)`. If each device of `jax.pmap` or `jax.shard_map` has
-    only one row, use `Neighbour`, which mixes across devices.
+    Adjacent examples must be unrelated, so shuffle first. Some loaders still put related examples
+    side by side: repeated augmentation, batches grouped by class, frames of one clip, two views of
+    an image in turn. Then use `Flip()` or `Roll(k)`. If each device of `jax.pmap` or
+    `jax.shard_map` has only one row, use `Neighbour`, which mixes across devices.
 
     Example:
         >>> import jax.numpy as jnp, jaxmix
@@ -142,12 +145,12 @@ class Swap(Pairing):
 
 @pytree()
 class Flip(Pairing):
-    """Row i is mixed with row B-1-i, within each of `groups` equal parts of the batch.
+    """Pairs row i with row B-1-i, within each of `groups` equal parts of the batch.
 
-    Partners lie far apart in memory, so each image is read twice, where `Swap` reads it once.
+    Partners are far apart in memory, so each image is read twice; `Swap` reads it once.
     Communication cost when the batch is sharded over devices: each device sends one shard (a
-    collective-permute), or nothing if `groups` is a multiple of the devices. The middle row of an
-    odd group is its own partner and stays as it is.
+    collective-permute), or nothing if `groups` is a multiple of the number of devices. The middle
+    row of an odd group is its own partner and stays as it is.
 
     Attributes:
         groups: the number of parts; it must divide the batch size.
@@ -199,14 +202,14 @@ class Flip(Pairing):
 
 @pytree()
 class Roll(Pairing):
-    """Row i is mixed with row i-shift, around the end of the batch.
+    """Pairs row i with row i-shift, and wraps around at the end of the batch.
 
     Communication cost when the batch is sharded over devices: each device sends `shift` examples,
     at most its shard. No row is its own partner unless `shift % B == 0`. `Roll(0)` pairs every row
     with itself, for mixing with another batch (`donors`).
 
     Attributes:
-        shift: how many rows further down the batch each row is painted.
+        shift: the distance to the partner: row i is painted onto row i+shift.
 
     Example:
         >>> import jax.numpy as jnp, jaxmix
@@ -247,24 +250,24 @@ class Roll(Pairing):
         return _fastest(self, x, rolled, on_tpu)
 
     def _reduced(self, batch: Any) -> int:
-        """The shift below the batch size, which in int32 a large one would overflow."""
+        """The shift modulo the batch size, because a large shift would overflow int32."""
         return self.shift % max(batch, 1) if isinstance(batch, int) else self.shift
 
 
 @pytree()
 class Permutation(Pairing):
-    """Every row is mixed with the next one of a random single cycle through the batch.
+    """Pairs each row with the next one of a random cycle through the whole batch.
 
     A cycle is as random as a shuffle, but no row is its own partner (if B > 1). Each image is read
-    twice, and on a TPU, where rows may lie across the lanes, several times. Communication cost when
-    the batch is sharded over devices: the whole batch, sent to every device (an all-gather or an
-    all-reduce, as XLA decides). On a pod use another pairing, whose partners are as random as your
-    shuffling.
+    twice. On a TPU, where rows may lie across the lanes, it is read several times. Communication
+    cost when the batch is sharded over devices: every device receives the whole batch (XLA chooses
+    an all-gather or an all-reduce). On a pod use another pairing: its partners are as random as
+    your shuffling.
 
     Attributes:
-        index: int[B], the partner of each row, for a pairing of your own; drawn if it is None. It
-            may be traced, so computed from the batch, and name a row several times, as in C-Mixup,
-            which pairs similar targets.
+        index: int[B], the partner of each row; None draws a cycle. The index may be traced, so it
+            can be computed from the batch. It may contain a row several times, as in C-Mixup, which
+            pairs similar targets.
 
     Example:
         >>> import jax.numpy as jnp, jaxmix
@@ -291,7 +294,7 @@ class Permutation(Pairing):
 
     @property
     def random(self) -> bool:
-        """Whether the cycle is still to be drawn."""
+        """Whether the cycle still has to be drawn."""
         return self.index is None
 
     def drawn(self, key: Array, batch: Any) -> "Permutation":
@@ -310,7 +313,7 @@ class Permutation(Pairing):
         return _sharding.rows_at(rows_of("Permutation.take", x), self._known_index())
 
     def _known_index(self) -> Array:
-        """The index, which must be drawn by now."""
+        """The index; raises if it is not drawn yet."""
         if self.index is None:
             remedy = "mixer.plan draws one, Permutation(index) replays a given one"
             raise ValueError(f"Permutation: the cycle is not drawn yet; {remedy}")
@@ -322,17 +325,18 @@ SAME_ROW: Any = Roll(0)
 
 @pytree()
 class Neighbour(Pairing):
-    """Every row is mixed with a row of the next device: in `jax.pmap` and `jax.shard_map`.
+    """Pairs each row with a row of the next device, in `jax.pmap` and `jax.shard_map`.
 
-    There a batch belongs to one device, and the other pairings stay within it. This one mixes
-    across devices: device d takes the images and the labels of device d+1, around the end of the
-    axis. Communication cost: each device sends one shard (a collective-permute). No row is its own
-    partner.
+    There each device has its own batch, and the other pairings stay within it. This pairing mixes
+    across devices: device d takes the images and the labels of device d+1, and the last device
+    takes those of the first. Communication cost: each device sends one shard (a
+    collective-permute). No row is its own partner.
 
     Attributes:
-        axis_name: the axis to exchange along, as `jax.pmap`, `jax.shard_map` or `jax.vmap` name it,
-            of at least two devices.
-        local: which row of the next device: a pairing or its name. `Roll(0)` is the same row.
+        axis_name: the name of the axis that `jax.pmap`, `jax.shard_map` or `jax.vmap` maps over. It
+            must have at least two devices.
+        local: a pairing or its name, which selects the row of the next device. `Roll(0)` selects
+            the same row.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmix
@@ -356,7 +360,7 @@ class Neighbour(Pairing):
 
     @property
     def random(self) -> bool:
-        """Whether `local` is still to be drawn."""
+        """Whether `local` still has to be drawn."""
         return self.local.random
 
     def drawn(self, key: Array, batch: Any) -> "Neighbour":
@@ -367,7 +371,7 @@ class Neighbour(Pairing):
         self.local.check(where, batch)
 
     def partner(self, batch: Any) -> Array:
-        """int32[batch]: the partner of each row, by its number on the next device."""
+        """int32[batch]: the row number of each partner on the next device."""
         return self.local.partner(batch)
 
     def own(self, batch: Any) -> None:
@@ -379,13 +383,13 @@ class Neighbour(Pairing):
 
     def take(self, x: ArrayLike) -> Array:
         size = self._axis_size("Neighbour.take")
-        # Sent before `local` picks: a cycle that this device drew is over the rows it receives.
+        # Send before `local` selects: a cycle drawn on this device is over the rows it receives.
         sent = [((device + 1) % size, device) for device in range(size)]
         x = rows_of("Neighbour.take", x)
         return self.local.take(lax.ppermute(x, self.axis_name, sent))
 
     def _axis_size(self, where: str) -> int:
-        """The size of the mapped axis, which must have another device to exchange with."""
+        """The size of the mapped axis; raises if it is not bound or has only one device."""
         problem = "is not bound here"
         with contextlib.suppress(NameError):
             if (size := lax.axis_size(self.axis_name)) > 1:
@@ -400,13 +404,13 @@ class Neighbour(Pairing):
 
 @pytree()
 class Withheld(Pairing):
-    """Stands for a pairing in a draw that several rows share: any use of it raises.
+    """Replaces the pairing in a draw that several rows share, and raises on any use.
 
-    It passes for one of its kind, which a draw that makes another mixer of its own needs.
+    It passes type checks as its `kind`, so that `draw` can construct another mixer with it.
 
     Attributes:
         kind: the type of the pairing.
-        message: the error.
+        message: the text of the error.
     """
 
     kind: type[Pairing] = dataclasses.field(metadata=STATIC)
@@ -429,7 +433,7 @@ PAIRINGS = {"swap": Swap, "flip": Flip, "roll": Roll, "permutation": Permutation
 
 
 def resolve(where: str, pairing: Any, argument: str = "pairing") -> Pairing:
-    """A pairing, from itself or from its name."""
+    """Returns a pairing, given the pairing or its name."""
     if isinstance(pairing, str):
         return PAIRINGS[_checks.choice(where, argument, pairing, tuple(PAIRINGS))]()
     if not isinstance(pairing, Pairing):
@@ -447,7 +451,7 @@ def same(one: Pairing, other: Pairing) -> bool:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Whether two leaves are equal, as far as can be known of values that are traced."""
+    """Whether two leaves are equal. If one is traced, only their shapes are compared."""
     if isinstance(one, Tracer) or isinstance(other, Tracer):
         return np.shape(one) == np.shape(other)
     return np.array_equal(one, other)
