@@ -1,4 +1,4 @@
-"""The plan: all random decisions for one batch, and everything that is computed from them."""
+"""The plan: all random decisions for one batch, and the methods that apply them to arrays."""
 
 import contextlib
 import dataclasses
@@ -31,13 +31,13 @@ class Plan:
     Attributes:
         pairing: which row is mixed with which.
         region: where the partner is painted: a `Box`, a `Mask`, or None for everywhere.
-        opacity: float32[B] in [0, 1], how opaquely it is painted, or None for opaque.
-        lam: float32[B], the weight of the original's label: 1 - the mean over the pixels of what is
-            painted, unless relabelled.
-        spatial: the extents in pixels that the region was drawn for, None without a region.
+        opacity: float32[B] in [0, 1], the opacity of the partner, or None for opaque.
+        lam: float32[B], the weight of the original's label. It is the original's share of the
+            image, averaged over the pixels, unless `relabel` has set it.
+        spatial: the extents in pixels that the region was drawn for; None without a region.
         batch: the batch size B. Plans that were split or stacked by hand no longer match it and
             raise ValueError.
-        relabelled: whether `relabel` has set `lam`, which follows the pixels no more.
+        relabelled: whether `relabel` has set `lam`, so that it no longer follows the pixels.
 
     Example:
         >>> import jax, jaxmix
@@ -68,8 +68,7 @@ class Plan:
     ) -> "Plan":
         """Makes a plan by hand, to replay a draw or to use a custom mask.
 
-        Boxes are clipped to the image and opacities to [0, 1], and `lam` is computed from what
-        is then painted.
+        Boxes are clipped to the image, and opacities to [0, 1]. `lam` is computed after clipping.
 
         Args:
             shape: the static shape of the images.
@@ -83,7 +82,7 @@ class Plan:
 
         Raises:
             TypeError: if an argument has the wrong type.
-            ValueError: if shapes do not fit each other.
+            ValueError: if shapes are incompatible.
 
         Example:
             >>> import jax.numpy as jnp, jaxmix
@@ -113,7 +112,10 @@ class Plan:
         return self.pairing.partner(self._size("Plan.partner"))
 
     def weights(self, shape: tuple[int, ...], *, channel_axis: ChannelAxis = "auto") -> Array:
-        """The original's share of each pixel; `lam` is its mean.
+        """Computes the original's share of each pixel.
+
+        `lam` is the mean of this share over the pixels (the original's valid pixels after `only`),
+        unless `relabel` has set it.
 
         Args:
             shape: the static shape of the images.
@@ -146,27 +148,27 @@ class Plan:
     ) -> Array:
         """Paints each row's partner over it.
 
-        Opaque pixels are copied bit for bit. Others are blended in float32 (float64 for float64),
-        rounded half to even for integers, and cast back. Values that are not shown, NaN and inf
-        included, reach neither the result nor its gradient. A plan without a region takes arrays of
-        any shape: features, embeddings, tables.
+        Pixels that show one image are copied bit for bit. Other pixels are blended in float32
+        (float64 for float64) and cast back; integers are rounded half to even. Values that are not
+        shown, including NaN and inf, do not reach the result or its gradient. A plan without a
+        region applies to arrays of any shape: features, embeddings, tables.
 
-        Plans compose: `second.images(first.images(x))`, and the labels likewise. They are exact if
-        the later region covers the earlier mixture evenly, as a box covers a MixUp, and a cut
-        across the rows what was cut across the columns (RICAP). CutMix over CutMix is not exact: a
-        box may hide another, and its labels are then off by 0.1 on average.
+        Plans compose: use `second.images(first.images(x))`, and the same for labels. The labels are
+        exact if the later region covers the earlier mixture evenly. Examples are CutMix over MixUp,
+        and a cut across the rows over a cut across the columns (RICAP). CutMix over CutMix is not
+        exact: one box may hide another, and the labels are then off by 0.1 on average.
 
         Args:
             images: [B, ...], of any dtype; bool only for opaque plans.
-            channel_axis: -1, 1, None for no channel axis, or "auto", the one of them that leaves
-                the extents of the plan's region.
-            donors: another batch of the same shape, to take the partners' pixels from.
+            channel_axis: -1, 1, None for no channel axis, or "auto", which chooses the one that
+                matches the extents of the plan's region.
+            donors: another batch of the same shape, from which the partners' pixels are taken.
 
         Returns:
             The mixed images, of the shape and dtype of `images`.
 
         Raises:
-            TypeError: if `images` is not an array, or bool and to be blended.
+            TypeError: if `images` is not an array, or is bool and would be blended.
             ValueError: if the plan was made for another batch size or other extents, or "auto" can
                 be read in several ways.
 
@@ -197,27 +199,28 @@ class Plan:
     ) -> Array:
         """Averages each row's label with its partner's, weighted by their shares of the image.
 
-        A batch with several heads takes one call for each. Labels of frames [B, T, K], under a cut
-        in time, are `plan.at((B, T, 1, K)).images(labels[:, :, None])[:, :, 0]`. The partner's own
-        label is `plan.pairing.take(labels)`.
+        If a network has several heads, call this once for each head. If the plan cuts in time, the
+        labels of frames [B, T, K] are mixed by
+        `plan.at((B, T, 1, K)).images(labels[:, :, None])[:, :, 0]`. To get the partners' labels,
+        use `plan.pairing.take(labels)`.
 
         Args:
-            labels: class ids int[B]; or dense [B, K]: one-hot, soft, multi-hot; or regression
-                targets float[B, 1]. A negative id is ignored: its label is a row of zeros. An
-                unsigned id cannot be negative, so one that means "ignore", such as 255, needs a
-                cast: `jnp.where(ids == 255, -1, ids.astype(int))`. Ids >= num_classes in a
+            labels: class ids int[B], dense labels [B, K] (one-hot, soft or multi-hot), or
+                regression targets float[B, 1]. Negative ids are ignored: their labels are rows of
+                zeros. Unsigned ids cannot be negative, so an id that means "ignore", such as 255,
+                needs a cast: `jnp.where(ids == 255, -1, ids.astype(int))`. Ids >= num_classes in a
                 `jax.Array` are also ignored (values on the device are not checked).
             num_classes: K, the number of classes; required if labels are class ids.
-            smoothing: label smoothing in [0, 1), applied before mixing: `smoothing / K` is added
-                to `1 - smoothing` of the label.
-            donors: the labels of another batch, to take the partners' from.
+            smoothing: label smoothing in [0, 1), applied before mixing: a label becomes
+                `(1 - smoothing) * label + smoothing / K`.
+            donors: the labels of another batch, from which the partners' labels are taken.
 
         Returns:
-            float32[B, K], float64 for float64 labels.
+            float32[B, K], or float64[B, K] for float64 labels.
 
         Raises:
             TypeError: if class ids are not integers, or `labels` are maps.
-            ValueError: if class ids have no `num_classes`, or shapes are incompatible.
+            ValueError: if class ids are given without `num_classes`, or shapes are incompatible.
 
         Example:
             >>> import jax, jax.numpy as jnp, jaxmix
@@ -240,11 +243,11 @@ class Plan:
     def maps(self, maps: ArrayLike, *, donors: ArrayLike | None = None) -> Array:
         """Gives each pixel the class of the image with the larger share there.
 
-        Classes are never blended. On a tie the original's class stays.
+        Classes are never blended. On a tie the pixel keeps the original's class.
 
         Args:
             maps: int or bool[B, *spatial].
-            donors: the maps of another batch, to take the partners' from.
+            donors: the maps of another batch, from which the partners' maps are taken.
 
         Returns:
             The mixed maps, of the shape and dtype of `maps`.
@@ -274,21 +277,23 @@ class Plan:
     def loss(
         self, loss_fn: Callable[[Any, Any], Array], outputs: Any, labels: Any, *, donors: Any = None
     ) -> Array:
-        """The mixed loss of each row, without a dense label array.
+        """Computes the mixed loss of each row, without a dense label array.
 
-        `lam * loss_fn(outputs, labels) + (1 - lam) * loss_fn(outputs, partner's labels)`, which
-        for a loss that is linear in the label, as cross-entropies are, equals the loss of the mixed
-        label. A squared error exceeds it by `lam * (1 - lam) * (label - partner's label)^2`, which
-        has no gradient with respect to the outputs. For label smoothing use a loss that smooths.
+        The mixed loss is
+        `lam * loss_fn(outputs, labels) + (1 - lam) * loss_fn(outputs, partner's labels)`. If the
+        loss is linear in the label, as cross-entropies are, it equals the loss of the mixed label.
+        A squared error is larger by `lam * (1 - lam) * (label - partner's label)^2`. This term has
+        no gradient with respect to the outputs. For label smoothing, use a loss that smooths.
 
         Args:
             loss_fn: a per-example loss, `(outputs, labels) -> [B]`, such as
                 `optax.softmax_cross_entropy_with_integer_labels`.
             outputs: the outputs of the network, passed on to `loss_fn`.
-            labels: [B, ...], or a pytree of such arrays, passed on to `loss_fn`: token ids with
-                their lengths, the labels of several heads. Negative class ids int[B] contribute
-                zero; nothing in a pytree is ignored.
-            donors: the labels of another batch, of the same structure, to take the partners' from.
+            labels: [B, ...], or a pytree of such arrays, passed on to `loss_fn`. A pytree may be
+                token ids with their lengths, or the labels of several heads. Negative class ids
+                int[B] contribute zero loss; in a pytree no value is ignored.
+            donors: the labels of another batch, of the same structure, from which the partners'
+                labels are taken.
 
         Returns:
             [B], at least float32.
@@ -322,12 +327,12 @@ class Plan:
     def accuracy(
         self, logits: ArrayLike, labels: ArrayLike, *, donors: ArrayLike | None = None
     ) -> Array:
-        """Accuracy weighted by the mixed label: the weight of the top class in each row's label.
+        """Computes accuracy weighted by the mixed label: the weight of each row's top class.
 
         Args:
             logits: [B, K], scores or probabilities.
             labels: class ids int[B].
-            donors: the class ids of another batch, to take the partners' from.
+            donors: the class ids of another batch, from which the partners' ids are taken.
 
         Returns:
             float32[B] in [0, 1]. Its mean is the training accuracy on mixed images.
@@ -347,30 +352,33 @@ class Plan:
         if _checks.real(where, "logits", logits).ndim != 2:
             raise _checks.value_error(where, "logits must be [B, K]", logits)
         labels, donors = self._both(where, "labels", labels, donors, _labels.class_ids)
-        credit = jit(Plan.loss, static_argnums=1)  # Like a loss, the hits of both images are mixed.
+        credit = jit(Plan.loss, static_argnums=1)  # Hits are mixed like losses.
         return credit(self, _labels.top_class, logits, labels, donors=donors)
 
     def only(self, valid: ArrayLike | Box, *, donors: ArrayLike | Box | None = None) -> "Plan":
-        """The same plan, in which what is not valid is neither painted nor painted over.
+        """Restricts the plan to valid rows or pixels, and leaves the others unmixed.
 
-        Whole rows: the padding of the last batch of an epoch, or all but the part of the batch that
-        is to be mixed; such a row stays unmixed, and so does one whose partner is not valid. Or
-        pixels: the padding of images of different sizes, the silent end of a recording, void
-        regions of a map. Then `lam` counts the original's valid pixels only. Masking the loss of
-        padding is up to the caller.
+        A row stays unmixed if it or its partner is not valid. Use this for the padding of the last
+        batch of an epoch, or to mix only a part of the batch.
+
+        Pixels that are not valid are neither painted nor painted over, and `lam` counts the
+        original's valid pixels only. Use this for the padding of images of different sizes, the
+        silent end of a recording, or void regions of a map. Masking the loss of padding is up to
+        the caller.
 
         Args:
-            valid: bool[B], False for padding, or bool[B, *spatial]; numbers need a comparison, as
-                in `weights > 0`. Or a `Box`, the valid part of each image, under which boxes stay
-                boxes, the faster kind of region; for plans that have a region.
-            donors: the same of another batch, if the partners come from one.
+            valid: bool[B] for rows or bool[B, *spatial] for pixels, False for padding. Compare
+                numbers first, as in `weights > 0`. If the plan has a region, `valid` may also be a
+                `Box`, the valid part of each image. Then boxes stay boxes, which are the faster
+                kind of region.
+            donors: `valid` of the other batch, if the partners come from another batch.
 
         Returns:
-            The plan, in which an unmixed row has `lam` 1.
+            The restricted plan. Rows that are not mixed have `lam` 1.
 
         Raises:
             TypeError: if `valid` is neither boolean nor a `Box`.
-            ValueError: if it is for another batch size or other extents.
+            ValueError: if `valid` has another batch size or other extents than the plan.
 
         Example:
             >>> import jax, jax.numpy as jnp, jaxmix
@@ -398,22 +406,22 @@ class Plan:
         return _only_pixels(self, Mask(valid), None if donors is None else Mask(donors), spatial)
 
     def relabel(self, share: ArrayLike) -> "Plan":
-        """The same plan with another weight of the original's label.
+        """Returns the plan with another weight of the original's label.
 
-        Labels, loss and accuracy follow it; images, weights and maps stay as they are. For methods
-        whose label is not the area: the attention of a network (TransMix), the sizes of the classes
-        (Remix), the score of a teacher.
+        Labels, loss and accuracy use the new weight. Images, weights and maps do not change. Use
+        this for methods that weight labels not by area but by the attention of a network
+        (TransMix), the sizes of the classes (Remix) or the score of a teacher.
 
         Args:
-            share: float32[B] in [0, 1], which is checked if it is a NumPy array. A row that is its
-                own partner keeps its label whatever it says, unless labels come from donors.
+            share: float32[B] in [0, 1]; the range is checked for NumPy arrays. A row that is its
+                own partner keeps its label whatever its share, unless labels come from donors.
 
         Returns:
-            The plan, whose `lam` is `share`.
+            The plan with `lam` set to `share`.
 
         Raises:
             TypeError: if `share` is not an array of real numbers.
-            ValueError: if it has another shape, or numbers outside [0, 1].
+            ValueError: if `share` has another shape, or numbers outside [0, 1].
 
         Example:
             >>> import jax.numpy as jnp, jaxmix
@@ -431,22 +439,24 @@ class Plan:
         return replaced(self, lam=lam, relabelled=True)
 
     def __getitem__(self, rows: slice) -> "Plan":
-        """The plan of a slice of the batch, `plan[i:j]`, which mixes it as the whole plan does.
+        """Returns the plan for a slice of the batch, `plan[i:j]`; it mixes these rows as before.
 
-        For gradient accumulation: one plan for the full batch, a slice for each micro-batch. The
-        slices of equal length are pytrees of equal structure, so they can be stacked for a scan.
+        For gradient accumulation, draw one plan for the full batch and take a slice of it for each
+        micro-batch. Slices of equal length have the same pytree structure, so they can be stacked
+        for a scan.
 
         Args:
-            rows: a slice of static bounds, without a step, that no row's partner lies outside of:
-                with `Swap()` from an even row to an even one or the end, with `Flip(groups)` on the
-                bounds of groups, any with `Roll(0)`, and one of no rows always.
+            rows: a slice with static bounds and without a step. It must contain the partners of all
+                its rows. With `Swap()` the start must be even, and the stop even or the end. With
+                `Flip(groups)` both must be bounds of groups. With `Roll(0)` any slice is allowed,
+                and an empty slice always is.
 
         Returns:
-            The plan for a batch of `j - i`.
+            The plan for a batch of `j - i` rows.
 
         Raises:
-            TypeError: if it is not a slice of static integers.
-            ValueError: if it has a step, or partners lie outside of it.
+            TypeError: if `rows` is not a slice of static integers.
+            ValueError: if the slice has a step, or some partners lie outside it.
 
         Example:
             >>> import jax, jaxmix
@@ -482,15 +492,15 @@ class Plan:
         """Adapts the plan to another resolution, for example to a map of tokens.
 
         Args:
-            shape: the static shape of what it is for.
+            shape: the static shape of the arrays to mix.
             channel_axis: -1, 1, None for no channel axis, or "auto", which is -1.
 
         Returns:
             The plan for images of that shape, with the same `lam`.
 
         Raises:
-            ValueError: if an edge of a box may not land on a pixel there, the region is a mask of
-                other extents, or the batch size differs.
+            ValueError: if an edge of a box may fall inside a pixel of that shape, the region is a
+                mask of other extents, or the batch size differs.
 
         Example:
             >>> import jax, jaxmix
@@ -517,10 +527,10 @@ class Plan:
         return replaced(self, region=region, spatial=spatial)
 
     def __repr__(self) -> str:
-        """One line: what the plan is for, what it paints, and the mean of `lam` if it is known."""
+        """One line: batch, extents, pairing, region, whether it blends, and the mean of `lam`."""
         region = None if self.region is None else type(self.region).__name__
         blended, lam = "?", shown(self.lam)
-        with contextlib.suppress(Exception):  # A repr raises nothing, whatever the leaves are.
+        with contextlib.suppress(Exception):  # A repr must not raise, whatever the leaves are.
             blended = blends(self.region, self.opacity)
             lam = f"{np.asarray(self.lam).sum(dtype=np.float64).item() / self.lam.size:.3f} (mean)"
         return (
@@ -529,7 +539,7 @@ class Plan:
         )
 
     def _size(self, where: str) -> Any:
-        """The batch size, of which the plan must still be."""
+        """The batch size; raises if the plan was split or stacked."""
         if self.lam.shape != (self.batch,):
             raise ValueError(
                 f"{where}: the plan was made for a batch of {self.batch}, but its lam is "
@@ -540,13 +550,13 @@ class Plan:
         return self.batch
 
     def _batch(self, where: str, argument: str, value: Any, check=_checks.array) -> Array:
-        """An array with the batch size of this plan."""
+        """Checks an array, which must have the batch size of this plan."""
         value = check(where, argument, value)
         _checks.batch(where, argument, value, self._size(where), "the plan")
         return jnp.asarray(value)
 
     def _shape(self, where: str, shape: Any) -> tuple:
-        """A static shape with the batch size of this plan."""
+        """Checks a static shape, which must have the batch size of this plan."""
         shape = _checks.shape(where, shape)
         if shape[0] != self._size(where):
             wanted = f"the plan was made for a batch of {self.batch}"
@@ -554,7 +564,7 @@ class Plan:
         return shape
 
     def _both(self, where, argument, value, donors, check=_checks.array, *, like=False):
-        """An array of the batch size of this plan, and donors for it: `like` it, or None."""
+        """Checks an array and its donors, if any. `like` requires one shape and dtype of both."""
         value = self._batch(where, argument, value, check)
         if donors is None:
             return value, None
@@ -569,7 +579,7 @@ class Plan:
         return value, donors
 
     def _channel(self, where: str, shape: tuple, channel_axis: Any) -> int | None:
-        """The channel axis of images of this shape, which leaves the extents of the region."""
+        """The channel axis of images; raises unless the other axes match the region."""
         if self.spatial is None:
             return _checks.channel(where, shape, channel_axis, region=False)
         if isinstance(channel_axis, str) and channel_axis == "auto":
@@ -584,11 +594,11 @@ class Plan:
         return fitting[0]
 
     def _partners(self, own: Array, donors: Array | None) -> Array:
-        """The partner's row of each row."""
+        """Takes each row's partner, from donors if there are any."""
         return self.pairing.take(own if donors is None else donors)
 
     def _unpaired(self, donors: Array | None) -> Array | None:
-        """bool[B]: the rows that have only themselves to be mixed with; None if there are none."""
+        """bool[B]: True for rows that would be mixed with themselves; None if there are none."""
         return None if donors is not None else self.pairing.own(self.batch)
 
     def _label_share(self, donors: Array | None) -> Array:
@@ -611,7 +621,7 @@ class Plan:
 
 
 def _flags(where: str, argument: str, value: Any) -> Array | np.ndarray:
-    """An array of bools."""
+    """Checks an array, which must be bool."""
     value = _checks.array(where, argument, value)
     if value.dtype != jnp.bool_:
         wanted = f"{argument} must be bool[B] or bool[B, *spatial]"
@@ -621,9 +631,9 @@ def _flags(where: str, argument: str, value: Any) -> Array | np.ndarray:
 
 @functools.partial(jit, static_argnums=(3, 4))
 def assemble(pairing, region, opacity, batch, spatial, valid=None) -> Plan:
-    """The plan of what was drawn: regions within the image, `lam` computed from what is painted.
+    """Makes a plan: clips the region to the image, and computes `lam` from the clipped region.
 
-    With a region that says which pixels of each image are valid, `lam` is the mean over them.
+    `valid` is a region of valid pixels. If it is given, `lam` is the mean over these pixels.
     """
     kept = None
     if region is not None:
@@ -632,16 +642,16 @@ def assemble(pairing, region, opacity, batch, spatial, valid=None) -> Plan:
         lam = jnp.zeros((batch,), jnp.float32) if kept is None else kept
     else:
         opacity = jnp.clip(opacity, 0, 1)
-        # Exact at both ends: lam is `kept` where the partner is opaque, 1 where nothing is painted.
+        # Exact at both ends: lam is `kept` if the partner is opaque, and 1 if nothing is painted.
         lam = 1 - opacity if kept is None else kept + (1 - opacity) * (1 - kept)
     return Plan(pairing, region, opacity, lam, None if region is None else spatial, batch)
 
 
 @functools.partial(jit, static_argnums=3)
 def _images(plan, images, donors, channel):
-    """Paints every row's partner over it, except over rows that are their own partners."""
+    """Paints each row's partner over it, except over rows that are their own partners."""
     opacity, unpaired = plan.opacity, plan._unpaired(donors)
-    if unpaired is not None and blends(plan.region, opacity):  # It would round, and lose bits.
+    if unpaired is not None and blends(plan.region, opacity):  # A blend would round.
         _, opacity = _region.switch_off(None, opacity, unpaired)
     return _composite.paint(images, plan._partners(images, donors), plan.region, opacity, channel)
 
@@ -651,14 +661,15 @@ def _mixed_labels(plan, labels, donors, smoothing, num_classes):
     """Encodes both labels densely and mixes them."""
     others = plan._partners(labels, donors)
     own, others, columns = _labels.encode(labels, others, smoothing, num_classes)
-    # Else XLA rewrites how lam was computed together with what is done with it, in some programs.
+    # Without the barrier, some programs compute lam in another way, because XLA rewrites it
+    # together with its use.
     share = lax.optimization_barrier(plan._label_share(donors))
     return columns(mix(share[:, None], own, others))
 
 
 @jit
 def _only(plan, valid, donors):
-    """Leaves rows unmixed that are not valid, or whose partners are not."""
+    """Leaves a row unmixed if it or its partner is not valid."""
     off = ~(valid & plan._partners(valid, donors))
     region, opacity = _region.switch_off(plan.region, plan.opacity, off)
     return replaced(plan, region=region, opacity=opacity, lam=jnp.where(off, 1.0, plan.lam))
@@ -666,12 +677,12 @@ def _only(plan, valid, donors):
 
 @functools.partial(jit, static_argnums=3)
 def _only_pixels(plan, valid, donors, spatial):
-    """Paints valid pixels of the partner over valid pixels alone."""
+    """Paints only valid pixels of the partner, and only over valid pixels."""
     others = jax.tree.map(plan.pairing.take, valid if donors is None else donors)
     region = _region.overlap(valid, others, spatial)
     if plan.region is not None:
         region = _region.overlap(plan.region, region, spatial)
     new = assemble(plan.pairing, region, plan.opacity, plan.batch, spatial, valid)
     lam = _sharding.spread_like(new.lam, plan.lam)
-    lost = plan.relabelled | jnp.isnan(lam)  # A box from NaN does not show it any more.
+    lost = plan.relabelled | jnp.isnan(lam)  # A clipped box no longer shows a NaN.
     return replaced(new, lam=jnp.where(lost, lam, new.lam), relabelled=plan.relabelled)
