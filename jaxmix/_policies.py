@@ -1,4 +1,4 @@
-"""Policies: mixers made of mixers, which touch the pixels once whatever their depth."""
+"""Policies: mixers made of mixers. Whatever their depth, they touch the pixels once."""
 
 import dataclasses
 import functools
@@ -28,12 +28,12 @@ from jaxmix._sharding import where_rows
 
 
 class _Policy(Mixer):
-    """Base class for policies. A plan has one pairing, so that of the mixers is the policy's."""
+    """Base class for policies. A plan has one pairing, so a policy has its mixers' pairing."""
 
     pairing: PairingField = dataclasses.field(init=False)
 
     def _take_pairing(self, mixers):
-        """Takes the pairing of the mixers; comes before the checks of the base class."""
+        """Takes the pairing of the mixers; must run before the checks of the base class."""
         for mixer in mixers:
             if not _pairing.same(mixers[0].pairing, mixer.pairing):
                 raise ValueError(
@@ -45,11 +45,11 @@ class _Policy(Mixer):
 
     @property
     def _drawn_per(self):
-        """Each mixer has a granularity of its own: what is drawn is a row for each example."""
+        """A policy draws a row for each example, as each mixer has its own granularity."""
         return "example"
 
     def _uniform(self, key, rows):
-        """float32[rows] in [0, 1), one draw for each example, pair or batch."""
+        """Draws float32[rows] in [0, 1), with the granularity of the policy."""
         draws = number_of_draws(type(self).__name__, self.per, self.pairing, rows)
         return for_each_row(uniforms(key, draws, 1)[:, 0], self.per, self.pairing, rows)
 
@@ -57,18 +57,20 @@ class _Policy(Mixer):
 class RandomChoice(_Policy):
     """Applies one of several mixers, chosen at random.
 
-    The regions and opacities that the mixers draw are merged row by row into one plan, which makes
-    one pass over the pixels: it costs what a single mixer costs.
+    The regions and opacities of the mixers are merged row by row into one plan. The plan makes one
+    pass over the pixels, so the cost is that of a single mixer.
 
     Attributes:
-        mixers: the mixers to choose from. A plan has one pairing, so theirs must agree.
-        probs: their probabilities, normalised to sum to 1; equal if None. Numbers or traced.
-        per: the granularity of the choice: one for each "example", each "pair" of rows, the
-            "batch", or each run of n rows for an int n. The mixers keep their own granularity.
+        mixers: the mixers to choose from. A plan has one pairing, so all must have the same.
+        probs: the probabilities of the mixers, as numbers or traced. They are normalised to sum to
+            1; None makes them equal.
+        per: the granularity of the choice: one per "example", per "pair" of rows or per "batch". An
+            int n is one choice per run of n rows. The mixers keep their own granularity.
 
     Raises:
         TypeError: if one of `mixers` is not a mixer.
-        ValueError: if there are none, their pairings differ, or `probs` are not probabilities.
+        ValueError: if there are no mixers, their pairings differ, or `probs` are not valid
+            probabilities.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmix
@@ -90,7 +92,7 @@ class RandomChoice(_Policy):
         super().__post_init__()
 
     def draw(self, key, rows, spatial) -> Painted:
-        """Draws from every mixer, and chooses between what they drew row by row."""
+        """Draws from every mixer, and chooses one of the draws for each row."""
         choice_key, *keys = jax.random.split(key, 1 + len(self.mixers))
         choice = self._choice(self._uniform(choice_key, rows))
         drawn = [draw_rows(m, k, rows, spatial) for m, k in zip(self.mixers, keys, strict=True)]
@@ -102,10 +104,10 @@ class RandomChoice(_Policy):
         return chosen
 
     def _choice(self, uniform):
-        """int32[rows]: the number of the mixer that is chosen."""
+        """int32[rows]: the index of the chosen mixer."""
         probs = [1.0] * len(self.mixers) if self.probs is None else self.probs
         *bounds, total = itertools.accumulate(float32(prob) for prob in probs)
-        # Scaled by the total instead of dividing by it, so that rounding cannot reach a mixer of
+        # Multiply by the total instead of dividing by it, so that rounding cannot choose a mixer of
         # probability 0.
         point = uniform * total
         passed = ((point >= bound).astype(jnp.int32) for bound in bounds)
@@ -113,14 +115,14 @@ class RandomChoice(_Policy):
 
 
 class RandomApply(_Policy):
-    """Applies a mixer with a probability, and otherwise leaves the image bit for bit untouched.
+    """Applies a mixer with a given probability; otherwise leaves the image unchanged, bit for bit.
 
     Attributes:
         mixer: the mixer to apply.
-        prob: the probability of applying it: a number in [0, 1] or a traced scalar, so that a
-            schedule can switch the mixing on and off without a retrace.
-        per: the granularity of the decision: one for each "example", each "pair" of rows, the
-            "batch", or each run of n rows for an int n. The mixer keeps its own granularity.
+        prob: the probability of applying the mixer: a number in [0, 1] or a traced scalar, so that
+            a schedule can switch the mixing on and off without recompilation.
+        per: the granularity of the decision: one per "example", per "pair" of rows or per "batch".
+            An int n is one decision per run of n rows. The mixer keeps its own granularity.
 
     Raises:
         TypeError: if `mixer` is not a mixer.
@@ -144,14 +146,14 @@ class RandomApply(_Policy):
         super().__post_init__()
 
     def draw(self, key, rows, spatial) -> Painted:
-        """Draws from the mixer, and empties the rows to which it is not applied."""
+        """Draws from the mixer, and switches the mixing off in rows where it is not applied."""
         apply_key, mixer_key = jax.random.split(key)
         off = self._uniform(apply_key, rows) >= float32(self.prob)
         return _region.switch_off(*draw_rows(self.mixer, mixer_key, rows, spatial), off)
 
 
 def _probs(where: str, value: Any, count: int) -> Any:
-    """Weights of `count` alternatives: a tuple of scalars, or an array of shape [count]."""
+    """Checks `count` probabilities: a sequence of scalars, or an array of shape [count]."""
     value = _checks.sequence(value)
     listed = isinstance(value, tuple)
     shape = (len(value),) if listed else _checks.shape_of(value)
@@ -173,7 +175,7 @@ def _probs(where: str, value: Any, count: int) -> Any:
 
 
 def _common_regions(regions, batch, spatial):
-    """The regions brought to one type: all None, all boxes, or all masks of one dtype."""
+    """Converts regions to one type: all None, all boxes, or all masks of one dtype."""
     if all(region is None for region in regions):
         return regions
     boxes = [_region.full_box(batch, spatial) if r is None else r for r in regions]
@@ -185,7 +187,7 @@ def _common_regions(regions, batch, spatial):
 
 
 def _common_opacities(opacities, batch):
-    """The opacities brought to one type: all None, or all float32[batch]."""
+    """Converts opacities to one type: all None, or all float32[batch]."""
     if all(opacity is None for opacity in opacities):
         return opacities
     opaque = jnp.ones((batch,), jnp.float32)
