@@ -15,16 +15,17 @@ T = TypeVar("T")
 
 STATIC = {"static": True}
 
-_definitions = collections.Counter[str]()  # Of each name: notebooks run cells again.
+# The number of definitions of each class name, as notebooks run cells again.
+_definitions = collections.Counter[str]()
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def pytree(**options: bool) -> Callable[[type[T]], type[T]]:
     """Makes a class a frozen dataclass, with `options`, and registers it as a pytree.
 
-    Fields are children, except those with `metadata=STATIC`. Unflattening bypasses the constructor
-    (`jax.tree_util.register_dataclass` calls it), so that the placeholders which JAX puts into
-    pytrees never meet a check. `jax.export` serialises the static fields as literals.
+    Fields are children, except those with `metadata=STATIC`. Unflattening bypasses the constructor,
+    which `jax.tree_util.register_dataclass` would call. So the checks never see the placeholders
+    that JAX puts into pytrees. `jax.export` serialises the static fields as literals.
     """
 
     def register(cls: Any) -> Any:
@@ -65,14 +66,14 @@ def pytree(**options: bool) -> Callable[[type[T]], type[T]]:
 
 
 def _is_literal(value: Any) -> bool:
-    """Whether the repr of a value is a literal for it."""
+    """Whether the repr of a value is a literal that evaluates to the value."""
     with contextlib.suppress(SyntaxError, ValueError):
         return ast.literal_eval(repr(value)) == value
     return False
 
 
 class Frozen:
-    """Keeps its subclasses frozen."""
+    """Base class whose subclasses refuse assignment to their fields."""
 
     _fields: ClassVar[tuple[dataclasses.Field, ...]]
 
@@ -83,20 +84,20 @@ class Frozen:
 
 
 def replaced(tree: T, **values: Any) -> T:
-    """A copy with other values in some fields; like unflattening, it bypasses the constructor."""
+    """Copies a pytree with new values in some fields. Bypasses the constructor."""
     copy = object.__new__(type(tree))
     copy.__dict__.update(tree.__dict__, **values)
     return copy
 
 
 def shown(value: Any) -> str:
-    """The repr of a value, in which an array is its dtype and shape, such as f32[8]."""
+    """The repr of a value, which shows arrays by dtype and shape, such as f32[8]."""
     if isinstance(value, tuple):
         return "(" + ", ".join(map(shown, value)) + ("," if len(value) == 1 else "") + ")"
     if not (hasattr(type(value), "shape") and hasattr(type(value), "dtype")):
         return repr(value)
     if value.shape == () and isinstance(value, np.ndarray | np.generic | Array):
-        with contextlib.suppress(Exception):  # Of a tracer, a key, an array that was deleted.
+        with contextlib.suppress(Exception):  # Tracers, keys and deleted arrays raise.
             return repr(np.asarray(value).item())
     name = str(value.dtype)
     for word in ("float", "uint", "int", "complex"):
@@ -105,13 +106,13 @@ def shown(value: Any) -> str:
 
 
 def _call(self: Any) -> str:
-    """The call that makes a pytree, without what is so by default."""
+    """The repr of a pytree: the call that makes it, without arguments that are defaults."""
     given = []
     for field in sorted(type(self)._fields, key=lambda field: bool(field.kw_only)):
         value, default = getattr(self, field.name), field.default
         arrays = any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(value))
         usual = type(value) is type(default) and shown(value) == shown(default)
-        usual = usual or shown(value).lower() == f"{default}()"  # A pairing, given by its name.
+        usual = usual or shown(value).lower() == f"{default}()"  # A pairing's name.
         if field.init and (arrays or not usual):
             given.append(f"{field.name}={shown(value)}")
     return f"{type(self).__name__}({', '.join(given)})"
