@@ -1,4 +1,4 @@
-"""Regions: where the partner is painted, and the laws that CutMix draws its boxes from."""
+"""Regions: where the partner is painted, and how CutMix draws boxes."""
 
 import dataclasses
 import math
@@ -17,8 +17,8 @@ from jaxmix._sharding import where_rows
 BoxLaw = Literal["paper", "timm", "contained"]
 BOX_LAWS = get_args(BoxLaw)
 
-# The start and the stop of a box that was drawn from NaN: integers have no NaN, and such a box must
-# not pass for an empty one. No intended box ends so far before it starts.
+# The start and the stop that mark a box drawn from NaN. Integers have no NaN, and such a box must
+# not look like an empty one. No intended box ends so far before it starts.
 LOST = 2**31 - 1, -(2**31)
 
 
@@ -29,8 +29,8 @@ class Box:
     Attributes:
         start: int32[B, n], the first painted pixel along each of the n spatial axes.
         stop: int32[B, n], one past the last painted pixel.
-        grid: every edge is a multiple of this number of pixels, one for each axis or one for all;
-            `Plan.at` uses it.
+        grid: a number of pixels for each axis, or one for all axes. Every edge is a multiple of
+            it; `Plan.at` relies on this.
 
     Example:
         >>> import jax.numpy as jnp, jaxmix
@@ -42,7 +42,7 @@ class Box:
 
     start: Array | np.ndarray
     stop: Array | np.ndarray
-    grid: Any = dataclasses.field(default=1, metadata=STATIC)  # An int, or one for each axis.
+    grid: Any = dataclasses.field(default=1, metadata=STATIC)  # An int, or an int for each axis.
 
     def __post_init__(self):
         object.__setattr__(self, "grid", _checks.counts("Box", "grid", self.grid, 1))
@@ -50,7 +50,7 @@ class Box:
 
 @pytree(eq=False)
 class Mask:
-    """Any region: how much of each pixel is painted.
+    """A region of any shape: how much of each pixel is painted.
 
     Attributes:
         painted: bool[B, *spatial], or float32[B, *spatial] in [0, 1].
@@ -66,16 +66,16 @@ class Mask:
 
 
 Region = Box | Mask | None
-Painted = tuple[Region, Array | None]  # With an opacity for each row; None is opaque.
+Painted = tuple[Region, Array | None]  # None is opaque.
 
 
 def box_of_area(
     area: Array, places: Array, law: BoxLaw, spatial: tuple, axes: tuple, grid: tuple
 ) -> Box:
-    """The box of each row, not yet clipped to the image, that covers a fraction of its area.
+    """Makes a box for each row that covers a fraction of the image, before it is clipped.
 
-    The laws hold in cells of `grid` pixels, along the n axes that the box limits; the others it
-    spans.
+    Boxes consist of cells of `grid` pixels along the n axes that they limit. They span the other
+    axes.
 
     Args:
         area: float32[rows], the fraction of the image.
@@ -98,7 +98,7 @@ def box_of_area(
 def box_between(
     minmax: Sequence, sides: Array, places: Array, spatial: tuple, axes: tuple, grid: tuple
 ) -> Box:
-    """The same, of sides between two fractions of the extents: `sides` are uniform, too."""
+    """Makes boxes with sides between two fractions of the extents, from uniform `sides`."""
     extents = _cells_along(spatial, axes, grid)
     low, high = (jnp.floor(extents * jnp.asarray(bound).astype(jnp.float32)) for bound in minmax)
     sides = low + jnp.floor(sides * (high - low))
@@ -106,13 +106,13 @@ def box_between(
 
 
 def _cells_along(spatial: tuple, axes: tuple, grid: tuple) -> Array:
-    """float32[1, n]: the number of cells along each of some axes."""
+    """float32[1, n]: the number of cells along each of `axes`."""
     counts = [spatial[axis] // side for axis, side in zip(axes, grid, strict=True)]
     return jnp.array([counts]).astype(jnp.float32)
 
 
 def _in_pixels(box: Box, sides: Array, spatial: tuple, axes: tuple, grid: tuple) -> Box:
-    """A box over some axes, in cells, as one over all of them, in pixels; lost if a side is NaN."""
+    """Converts boxes over `axes`, in cells, to all axes, in pixels; `LOST` if a side is NaN."""
     if any(side > 1 for side in grid):
         pixels = jnp.array([grid], jnp.int32)
         box = Box(box.start * pixels, box.stop * pixels)
@@ -128,7 +128,7 @@ def _in_pixels(box: Box, sides: Array, spatial: tuple, axes: tuple, grid: tuple)
 
 
 def _centred(sides: Array, uniforms: Array, extents: Array, keep_odd: bool) -> Box:
-    """Boxes around a uniform centre pixel, reaching over the border for the caller to clip."""
+    """Makes boxes around a uniform centre pixel, which the caller clips at the border."""
     sides = sides.astype(jnp.int32)
     centre = jnp.floor(uniforms * extents).astype(jnp.int32)
     half = sides >> 1
@@ -136,7 +136,7 @@ def _centred(sides: Array, uniforms: Array, extents: Array, keep_odd: bool) -> B
 
 
 def _contained(sides: Array, uniforms: Array, extents: Array) -> Box:
-    """Boxes inside the image, each of their positions equally likely."""
+    """Makes boxes inside the image, with all positions equally likely."""
     start = jnp.floor(uniforms * (extents - sides + 1)).astype(jnp.int32)
     return Box(start, start + sides.astype(jnp.int32))
 
@@ -144,18 +144,18 @@ def _contained(sides: Array, uniforms: Array, extents: Array) -> Box:
 def full_box(batch: Any, spatial: tuple) -> Box:
     """The box of the whole image."""
     start = jnp.zeros((batch, len(spatial)), jnp.int32)
-    grid = tuple(n if isinstance(n, int) else 1 for n in spatial)  # No edge lies within it.
+    grid = tuple(n if isinstance(n, int) else 1 for n in spatial)  # It has no edge inside.
     return Box(start, start + jnp.array([spatial], jnp.int32), grid)
 
 
 def on_one_grid(boxes: list[Box]) -> list[Box]:
-    """The boxes with the grid that all of their edges lie on."""
+    """Gives boxes the same grid, on which all their edges lie."""
     grid = tuple(math.gcd(*sides) for sides in zip(*(box.grid for box in boxes), strict=True))
     return [dataclasses.replace(box, grid=grid) for box in boxes]
 
 
 def at(box: Box, spatial: tuple, extents: tuple) -> Box | None:
-    """The box of an image of extents `spatial` in one of other extents; None if it is cut there."""
+    """Rescales boxes from `spatial` to `extents`; None if an edge may fall inside a pixel."""
     sides = [(g * n, m) for g, n, m in zip(box.grid, extents, spatial, strict=True)]
     if any(side % m for side, m in sides):
         return None
@@ -165,7 +165,7 @@ def at(box: Box, spatial: tuple, extents: tuple) -> Box | None:
 
 
 def as_mask(region: Box | Mask, spatial: tuple) -> Mask:
-    """The region as a mask."""
+    """Converts a region to a mask."""
     if isinstance(region, Mask):
         return region
     batch = region.start.shape[0]
@@ -174,10 +174,10 @@ def as_mask(region: Box | Mask, spatial: tuple) -> Mask:
 
 
 def switch_off(region: Region, opacity: Array | None, off: Array) -> Painted:
-    """What is painted, but nothing in the rows in which bool[B] `off` holds.
+    """Paints nothing in the rows where bool[B] `off` is True.
 
-    A region is emptied; only without one is the opacity set to 0. So an opaque region stays
-    opaque, and a blend of whole images gets no region.
+    If there is a region, it is emptied in these rows. If not, the opacity is set to 0. So an opaque
+    region stays opaque, and a blend of whole images gets no region.
     """
     if region is not None:
         emptied = jax.tree.map(lambda x: where_rows(off, jnp.zeros((), x.dtype), x), region)
@@ -187,14 +187,14 @@ def switch_off(region: Region, opacity: Array | None, off: Array) -> Painted:
 
 
 def clip(box: Box, spatial: tuple) -> Box:
-    """The box as far as it lies inside the image."""
+    """Clips boxes to the image."""
     extents = jnp.array([spatial], jnp.int32)
     start = jnp.clip(box.start, 0, extents)
     return Box(start, jnp.clip(box.stop, start, extents), box.grid)
 
 
 def overlap(region: Box | Mask, valid: Box | Mask, spatial: tuple) -> Box | Mask:
-    """What is painted of a region, and valid; a box only if both are."""
+    """The part of a region that is valid. It is a box only if both are boxes."""
     if isinstance(region, Box) and isinstance(valid, Box):
         one, other = on_one_grid([region, valid])
         start, stop = jnp.maximum(one.start, other.start), jnp.minimum(one.stop, other.stop)
@@ -206,7 +206,7 @@ def overlap(region: Box | Mask, valid: Box | Mask, spatial: tuple) -> Box | Mask
 
 
 def _count(region: Box | Mask) -> Array:
-    """float32[B]: how much is painted, in pixels; exact up to 2^24 where whole pixels are."""
+    """float32[B]: the painted area in pixels; exact up to 2^24 if whole pixels are painted."""
     if isinstance(region, Mask):
         axes = tuple(range(1, region.painted.ndim))
         return jnp.sum(region.painted, axis=axes, dtype=jnp.float32)
@@ -216,9 +216,9 @@ def _count(region: Box | Mask) -> Array:
 def settle(
     region: Box | Mask, spatial: tuple, valid: Box | Mask | None = None
 ) -> tuple[Box | Mask, Array]:
-    """The region within the image, as a plan holds it, and float32[B], the original's share.
+    """Clips a region to the image, and computes float32[B], the original's share of it.
 
-    The share is of all pixels, or of those that are valid: 1 if there are none.
+    The share counts all pixels, or the valid ones only. It is 1 if there are none.
     """
     if isinstance(region, Mask):
         soft, lost = region.painted.dtype != jnp.bool_, False
@@ -231,24 +231,24 @@ def settle(
         total = _count(clip(valid, spatial) if isinstance(valid, Box) else valid)
         total = jnp.where(total == 0, 1, total)
     kept = total - count
-    # The denominator is written as a sum because XLA divides by a constant inexactly. The division
-    # of a GPU is off by a unit in the last place, which is a pixel of many.
+    # The denominator is written as a sum because XLA divides by a constant inexactly. On a GPU the
+    # quotient may be off by a unit in the last place, which is a pixel of a large image.
     share, total = kept / (kept + count), kept + count
     share = lax.platform_dependent(share, kept, total, cpu=lambda share, *_: share, default=refined)
     return region, jnp.where(lost, jnp.nan, share)
 
 
 def refined(quotient: Array, dividend: Array, divisor: Array) -> Array:
-    """A quotient that is nearly right, after one step of Newton's method."""
+    """Improves an approximate quotient by one step of Newton's method."""
     return quotient + (dividend - quotient * divisor) / divisor
 
 
 def inside(box: Box, shape: tuple, axes: tuple[int, ...], stretch: int = 1) -> Array:
-    """Whether each element lies in its row's box: bool of the rank of `shape`, 1 along other axes.
+    """Whether each element lies in its row's box: bool of the rank of `shape`.
 
-    A box is separable: one comparison an axis says it all, in any layout, as an index before the
-    start wraps around to a large number. The box has to be clipped. `stretch` is the number of
-    elements to a pixel along the last of `axes`, into which a layout may fold its channels.
+    Its size is 1 along axes other than `axes`. Each axis needs only one comparison, because an
+    index before the start wraps around to a large number. The box must be clipped. `stretch` is the
+    number of elements per pixel along the last of `axes`, if channels were folded into that axis.
     """
     rank = len(shape)
     starts = box.start.astype(jnp.uint32)
@@ -263,13 +263,13 @@ def inside(box: Box, shape: tuple, axes: tuple[int, ...], stretch: int = 1) -> A
         )
         result &= index - start < size
         whole &= size >= shape[axis]
-    # Known for a whole row: compilers give rows without a border, as those of a MixUp beside a
-    # CutMix, a loop without comparisons.
+    # `whole` is one bool per row. For rows without a border inside, such as those of a MixUp in a
+    # RandomChoice with CutMix, compilers then make a loop without comparisons.
     return whole | result
 
 
 def checked(where: str, region: Any, batch: Any, spatial: tuple) -> Region:
-    """A region for that many rows of those extents, in int32, bool or float32."""
+    """Checks a region for `batch` rows, and converts it to int32, bool or float32."""
     if region is None:
         return None
     if isinstance(region, Mask):
@@ -286,7 +286,7 @@ def checked(where: str, region: Any, batch: Any, spatial: tuple) -> Region:
         edge = _checks.array(where, f"Box.{name}", getattr(region, name))
         if not jnp.issubdtype(edge.dtype, jnp.integer):
             raise _checks.type_error(where, f"Box.{name} must be integer pixel bounds", edge)
-        if edge.dtype != jnp.int32:  # In which what does not fit would wrap around.
+        if edge.dtype != jnp.int32:  # Clip first: other values would wrap around.
             info = jnp.iinfo(edge.dtype)
             edge = edge.clip(max(info.min, 1 - 2**31), min(info.max, 2**31 - 1)).astype(jnp.int32)
         edges.append(_checks.shaped(where, f"Box.{name}", edge, (batch, len(spatial))))
@@ -294,7 +294,7 @@ def checked(where: str, region: Any, batch: Any, spatial: tuple) -> Region:
 
 
 def checked_opacity(where: str, opacity: Any, batch: Any, argument: str = "opacity") -> Any:
-    """The opacity of that many rows, or another number of each, in float32."""
+    """Checks the opacity, or another number, of each row, and converts it to float32."""
     if opacity is None:
         return None
     opacity = _checks.shaped(where, argument, opacity, (batch,))
@@ -302,7 +302,7 @@ def checked_opacity(where: str, opacity: Any, batch: Any, argument: str = "opaci
 
 
 def limited_axes(where: str, axes: Any, spatial: tuple) -> tuple[int, ...]:
-    """The spatial axes that a box limits, counted from the front; all for None."""
+    """The spatial axes that a box limits, counted from the front; None is all axes."""
     rank = len(spatial)
     if axes is None:
         return tuple(range(rank))
@@ -315,7 +315,7 @@ def limited_axes(where: str, axes: Any, spatial: tuple) -> tuple[int, ...]:
 
 
 def cells(where: str, grid: Any, extents: tuple) -> tuple[int, ...]:
-    """The side of a cell along each axis, a divisor of its extent."""
+    """The side of a cell along each axis; raises unless it divides the extent."""
     sides = grid if isinstance(grid, tuple) else (grid,) * len(extents)
     if len(sides) != len(extents) or any(n % m != 0 for n, m in zip(extents, sides, strict=True)):
         raise ValueError(
@@ -326,7 +326,7 @@ def cells(where: str, grid: Any, extents: tuple) -> tuple[int, ...]:
 
 
 def minmax(where: str, value: Any, argument: str = "minmax") -> tuple:
-    """The bounds of each side as a fraction of the extent."""
+    """Checks the bounds of each side, as fractions of the extent."""
     value = _checks.sequence(value)
     if not (isinstance(value, tuple) and len(value) == 2):
         raise _checks.value_error(where, f"{argument} must be a pair (a, b) of fractions", value)
