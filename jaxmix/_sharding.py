@@ -1,7 +1,8 @@
-"""Meshes: which arrays are split over devices, and how to lay one out as another is.
+"""Meshes: how arrays are split over devices, and how to give one array another's sharding.
 
-Under an Explicit mesh the sharding of an array is part of its type, so that operations refuse what
-they cannot place; under an Auto mesh XLA decides, and nothing here has to do anything.
+Under an Explicit mesh the sharding of an array is part of its type, and operations raise if they
+cannot determine the sharding of the result. Under an Auto mesh XLA decides, and most of these
+functions change nothing.
 """
 
 import math
@@ -28,7 +29,7 @@ def is_split(x: Array, axis: int = 0) -> bool:
 
 
 def parts(x: Array) -> int:
-    """Into how many parts the rows of `x` are split over devices, or may be, where XLA decides."""
+    """The number of shards that the rows of `x` have, or can have at most where XLA decides."""
     sharding = jax.typeof(x).sharding
     if not isinstance(sharding, NamedSharding) or sharding.mesh.empty:
         return jax.device_count()
@@ -39,7 +40,7 @@ def parts(x: Array) -> int:
 
 
 def spread_like(x: Array, values: Array) -> Array:
-    """`values`, of the rank of `x` and 1 along some axes, split over an Explicit mesh as `x` is."""
+    """Shards `values` as an Explicit mesh shards `x`, except along axes where its size is 1."""
     sharding = explicit(x)
     if sharding is None:
         return values
@@ -49,7 +50,7 @@ def spread_like(x: Array, values: Array) -> Array:
 
 
 def with_whole_rows(x: Array) -> Array:
-    """An array that an Explicit mesh splits over its rows, as one that it does not."""
+    """Reshards an array so that an Explicit mesh does not split its rows."""
     sharding = explicit(x)
     if sharding is None or sharding.spec[0] is None:
         return x
@@ -58,7 +59,7 @@ def with_whole_rows(x: Array) -> Array:
 
 
 def keep_sharding(rearrange: Callable[[Any], Any], x: Array) -> Any:
-    """`rearrange(x)`, sharded as `x` is: where Explicit meshes refuse it, with Auto axes."""
+    """Computes `rearrange(x)` with the sharding of `x`, using Auto axes on Explicit meshes."""
     sharding = explicit(x)
     if sharding is None:
         return rearrange(x)
@@ -68,15 +69,15 @@ def keep_sharding(rearrange: Callable[[Any], Any], x: Array) -> Any:
 
 
 def rows_at(x: Array, index: Array) -> Array:
-    """The rows of `x` at an index that is within bounds, split over an Explicit mesh as `x` is."""
+    """Gathers rows of `x` at an index within bounds; an Explicit mesh shards them like `x`."""
     split = any(map(is_split, (x, index)))
-    # Where nothing is split, a sharding would be in the way of a gradient in a `jax.shard_map` over
+    # If nothing is split, an explicit sharding would break the gradient in a `jax.shard_map` over
     # some of the axes of an Explicit mesh.
     return x.at[index].get(mode="promise_in_bounds", out_sharding=explicit(x) if split else None)
 
 
 def check_alike(where: str, argument: str, like: Array, donors: Array) -> None:
-    """Raises unless donors are split over an Explicit mesh as what they are mixed with is."""
+    """Raises unless an Explicit mesh shards donors like the array that they are mixed with."""
     specs = [(*s.spec,) if (s := explicit(x)) else (None,) * x.ndim for x in (like, donors)]
     if any(one != other for one, other in zip(*specs, strict=False)):
         raise ValueError(
@@ -86,10 +87,10 @@ def check_alike(where: str, argument: str, like: Array, donors: Array) -> None:
 
 
 def where(condition: Array, yes: Array, no: Array) -> Array:
-    """`jnp.where` for a condition that may be laid out over devices in another way."""
+    """`jnp.where` for a condition that may have another sharding than the arrays."""
     return jnp.where(spread_like(no, condition), yes, no)
 
 
 def where_rows(condition: Array, yes: Array, no: Array) -> Array:
-    """Chooses whole rows."""
+    """Chooses whole rows by a condition, bool[B]."""
     return where(lax.expand_dims(condition, range(1, no.ndim)), yes, no)
