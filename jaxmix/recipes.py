@@ -1,7 +1,8 @@
-"""The policies of other libraries, as mixers, under their own argument names.
+"""Policies of other libraries, as mixers with the argument names of those libraries.
 
-What was published with them: top-1 accuracy on ImageNet-1k in percent, at 224 pixels unless it says
-otherwise. These are the authors' results, not this library's.
+The table lists published training recipes with their mixing. The last column is top-1 accuracy on
+ImageNet-1k in percent, at 224 pixels unless stated otherwise. These are the authors' results, not
+results of this library.
 
 | training                         | network    | call                    | smoothing | published |
 |----------------------------------|------------|-------------------------|-----------|-----------|
@@ -24,22 +25,25 @@ otherwise. These are the authors' results, not this library's.
 | plain ViT, 300 epochs            | ViT-S/16   | `big_vision(0.2)`       | 0         | 80        |
 | MLP-Mixer [10], BCE              | Mixer-B/16 | `big_vision(0.5)`       | 0         | 76.3      |
 
-On AudioSet AST [11] mixes waveforms by `RandomApply(MixUp(10.0), 0.5)`, with BCE: 0.459 mAP. None
-is used to fine-tune small networks (ConvNeXt V2-Atto [5]), after supervised training on
-ImageNet-22k (ConvNeXt [4], BEiT v2 [7]), by SigLIP [10] and by DINOv2 [12].
+AST [11] mixes the waveforms of AudioSet by `RandomApply(MixUp(10.0), 0.5)`, with BCE, and reaches
+0.459 mAP. Some training recipes do not mix: fine-tuning of small networks (ConvNeXt V2-Atto [5]),
+fine-tuning after supervised training on ImageNet-22k (ConvNeXt [4], BEiT v2 [7]), SigLIP [10] and
+DINOv2 [12].
 
-- BCE is a binary cross-entropy. ResNet strikes back takes targets for it that are 0 or 1, in timm
-  `--bce-loss --bce-target-thresh 0.2`; here `plan.labels(labels, num_classes=1000) > 0.2`.
-- timm and torchvision draw once for the images of one GPU; here `per="batch"` is once for the batch
-  of the call, under `jax.jit` the global one. With one lambda for 1,024 images the loss of a step
-  scatters four times as much as with one for each 64: `per=64` draws as 16 GPUs with 64 each did.
-- They ran on versions of timm before 1.0.31, whose boxes are those of `CutMix(box="paper")`; here,
-  as in timm now, an odd side keeps its last pixel. A3 trains at 160 pixels.
-- What belongs to the call is no option of a recipe: smoothing, the number of classes, the key.
+- BCE is binary cross-entropy. ResNet strikes back uses targets of 0 or 1 for it. In timm this is
+  `--bce-loss --bce-target-thresh 0.2`; here it is `plan.labels(labels, num_classes=1000) > 0.2`.
+- timm and torchvision draw once for the images of one GPU. Here `per="batch"` draws once for the
+  batch of the call, which under `jax.jit` is the global batch. With one lambda per 1,024 images the
+  loss of a step varies four times as much as with one lambda per 64 images. `per=64` draws in the
+  same way as 16 GPUs with 64 images each.
+- The recipes with timm were run before timm 1.0.31, which changed the boxes. Earlier versions draw
+  boxes as `CutMix(box="paper")` does. Here, as in timm 1.0.31, an odd side keeps its last pixel.
+- ResNet strikes back A3 trains at 160 pixels.
+- Smoothing, the number of classes and the key are arguments of the mixer's call, not of a recipe.
 
-From a configuration: a recipe by its name, with its options, as ml_collections has them and Hydra
-calls them (`_target_: jaxmix.recipes.timm`); or, if you trust it, the text of a mixer, as
-`repr(mixer)` writes it.
+A configuration may name a recipe and its options, as with ml_collections, or as Hydra calls it
+(`_target_: jaxmix.recipes.timm`). If you trust the configuration, it may also contain the text of a
+mixer, as `repr(mixer)` writes it.
 
 Example:
     >>> import jaxmix
@@ -52,11 +56,11 @@ Example:
     >>> eval("RandomApply(CutMix(per='batch'), prob=0.5)", vars(jaxmix))
     RandomApply(mixer=CutMix(per='batch'))
 
-References, as far as they could be read; figures are those of the repositories:
+References, as far as they could be read. The accuracies are from the repositories:
     [1] Touvron et al. 2020, https://arxiv.org/abs/2012.12877; facebookresearch/deit,
         README_deit.md.
-    [2] Touvron et al. 2022, https://arxiv.org/abs/2204.07118; the same, README_revenge.md. ViT-B
-        and ViT-L train at 192 pixels with BCE and no smoothing first.
+    [2] Touvron et al. 2022, https://arxiv.org/abs/2204.07118; the same repository,
+        README_revenge.md. ViT-B and ViT-L first train at 192 pixels with BCE and no smoothing.
     [3] Liu et al. 2021, https://arxiv.org/abs/2103.14030, and 2022,
         https://arxiv.org/abs/2111.09883; microsoft/Swin-Transformer, MODELHUB.md, config.py.
     [4] Liu et al. 2022, https://arxiv.org/abs/2201.03545; facebookresearch/ConvNeXt, TRAINING.md.
@@ -87,7 +91,7 @@ from jaxmix._mixers import CutMix, Mixer, MixUp, Per
 from jaxmix._pairing import Pairing, PairingName, Roll
 from jaxmix._policies import RandomApply, RandomChoice
 
-OFF = RandomApply(MixUp(pairing=Roll(0)), prob=0.0)  # With itself as its partner no row is sent.
+OFF = RandomApply(MixUp(pairing=Roll(0)), prob=0.0)  # Nothing is sent: rows are their own partners.
 ROLLED = {"pairing": "roll", "per": "batch"}
 TIMM_MODES: dict[str, Per] = {"batch": "batch", "pair": "pair", "elem": "example"}
 
@@ -104,35 +108,36 @@ def timm(
     pairing: Pairing | PairingName | None = None,
     per: Per | None = None,
 ) -> Mixer:
-    """Equivalent of `timm.data.Mixup` in timm 1.0.31, with the same arguments.
+    """Makes a mixer equivalent to `timm.data.Mixup` in timm 1.0.31, with the same arguments.
 
-    timm's `label_smoothing` and `num_classes` are arguments of the mixer's call: `smoothing` and
-    `num_classes`; its `mixup_off_epoch` is a schedule of `prob`. With `multi_label=True` timm
-    smooths towards one half instead, which is `smoothing / 2 + (1 - smoothing) * labels` in place
-    of `labels`. There is no `correct_lam`: labels always follow the pixels. An odd batch, which
-    timm refuses, is mixed like any other.
+    Pass timm's `label_smoothing` and `num_classes` to the mixer's call, as `smoothing` and
+    `num_classes`. Instead of `mixup_off_epoch`, use a schedule of `prob`. With `multi_label=True`
+    timm smooths towards one half; for that, pass `smoothing / 2 + (1 - smoothing) * labels` as
+    labels, without `smoothing`. There is no `correct_lam`: labels always follow the pixels. timm
+    refuses odd batches; this mixer accepts them.
 
     Args:
-        mixup_alpha: the concentration of MixUp's lambda, 0 for no MixUp.
-        cutmix_alpha: the concentration of CutMix's lambda, 0 for no CutMix.
-        cutmix_minmax: the bounds of each side as a fraction of the extent, in place of
+        mixup_alpha: the concentration of MixUp's lambda; 0 switches MixUp off.
+        cutmix_alpha: the concentration of CutMix's lambda; 0 switches CutMix off.
+        cutmix_minmax: the bounds of each side, as fractions of the extent. They replace
             `cutmix_alpha`.
-        prob: the probability of mixing at all.
-        switch_prob: the probability of CutMix, where both are on.
-        mode: the granularity: one draw for the "batch", each "pair" of rows, or each "elem".
-        axes: the spatial axes that boxes limit, all by default: (1, 2) for video [B, T, H, W, C].
+        prob: the probability of mixing.
+        switch_prob: the probability of CutMix, if MixUp and CutMix are both on.
+        mode: the granularity: one draw per "batch", per "pair" of rows, or per "elem" (example).
+        axes: the spatial axes that boxes limit; all by default. (1, 2) is for video
+            [B, T, H, W, C].
         pairing: which row is mixed with which; None keeps timm's "flip". "swap" is the fastest.
-        per: another granularity; None keeps that of `mode`. timm draws once for the images of a
-            GPU, which `per=n` does for each n rows.
+        per: another granularity, which replaces `mode`; None keeps `mode`. timm draws once for the
+            images of one GPU; `per=n` draws once per run of n rows.
 
     Returns:
-        The mixer: MixUp, CutMix or a RandomChoice of both, in a RandomApply unless `prob` is 1. If
-        both are off, one that leaves the images as they are, and still encodes and smooths labels.
+        A MixUp, a CutMix or a RandomChoice of both, inside a RandomApply unless `prob` is 1. If
+        both are off, the mixer leaves images unchanged, but still encodes and smooths labels.
 
     Raises:
-        TypeError: if an argument is not a number, or `pairing` not a pairing.
-        ValueError: if a number is out of range, `mode` is not an option, or `mode="pair"` has a
-            pairing that is not mutual.
+        TypeError: if an argument is not a number, or `pairing` is not a pairing.
+        ValueError: if a number is out of range, `mode` is not a valid option, or the pairing is not
+            mutual with `mode="pair"`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmix
@@ -170,26 +175,27 @@ def torchvision(
     pairing: Pairing | PairingName | None = None,
     per: Per | None = None,
 ) -> Mixer:
-    """What torchvision's reference training script does: one of the two for each batch.
+    """Makes the mixer of torchvision's reference training script: CutMix or MixUp for each batch.
 
-    Its `num_classes` and `--label-smoothing` are arguments of the mixer's call, `num_classes` and
-    `smoothing`.
+    Pass the script's `num_classes` and `--label-smoothing` to the mixer's call, as `num_classes`
+    and `smoothing`.
 
     Args:
-        cutmix_alpha: the concentration of CutMix's lambda, 0 for no CutMix.
-        mixup_alpha: the concentration of MixUp's lambda, 0 for no MixUp.
-        axes: the spatial axes that boxes limit, all by default: (1, 2) for video [B, T, H, W, C].
+        cutmix_alpha: the concentration of CutMix's lambda; 0 switches CutMix off.
+        mixup_alpha: the concentration of MixUp's lambda; 0 switches MixUp off.
+        axes: the spatial axes that boxes limit; all by default. (1, 2) is for video
+            [B, T, H, W, C].
         pairing: which row is mixed with which; None keeps torchvision's "roll". "swap" is the
             fastest.
-        per: another granularity; None keeps "batch". torchvision draws once for the images of a
-            GPU, which `per=n` does for each n rows.
+        per: another granularity; None keeps "batch". torchvision draws once for the images of one
+            GPU; `per=n` draws once per run of n rows.
 
     Returns:
-        The mixer: CutMix, MixUp or a RandomChoice of both, drawn per batch. If both are off, one
-        that leaves the images as they are, and still encodes and smooths labels.
+        A CutMix, a MixUp or a RandomChoice of both. If both are off, the mixer leaves images
+        unchanged, but still encodes and smooths labels.
 
     Raises:
-        TypeError: if an argument is not a number, or `pairing` not a pairing.
+        TypeError: if an argument is not a number, or `pairing` is not a pairing.
         ValueError: if a number is out of range.
 
     Example:
@@ -214,24 +220,24 @@ def big_vision(
     pairing: Pairing | PairingName | None = None,
     per: Per | None = None,
 ) -> Mixer:
-    """What big_vision's `mixup` does: one folded lambda for each batch.
+    """Makes the mixer of big_vision's `mixup`: one folded lambda for each batch.
 
-    Its `fold_in`, which gives each device a key of its own, is done to the key of the mixer's call,
-    by `jax.random.fold_in`.
+    big_vision's `fold_in` gives each device its own key. For that, apply `jax.random.fold_in` to
+    the key of the mixer's call.
 
     Args:
-        p: the concentration of lambda, 0 for no MixUp.
+        p: the concentration of lambda; 0 switches MixUp off.
         pairing: which row is mixed with which; None keeps big_vision's "roll". "swap" is the
             fastest.
         per: another granularity; None keeps "batch".
 
     Returns:
-        The mixer, `MixUp(p, per="batch", pairing="roll", fold=True)` by default; for 0 one that
-        leaves the images as they are.
+        `MixUp(p, per="batch", pairing="roll", fold=True)` by default. If `p` is 0, the mixer leaves
+        images unchanged.
 
     Raises:
-        TypeError: if `p` is not a number, or `pairing` not a pairing.
-        ValueError: if it is negative or not finite.
+        TypeError: if `p` is not a number, or `pairing` is not a pairing.
+        ValueError: if `p` is negative or not finite.
 
     Example:
         >>> import jax, jaxmix
@@ -249,7 +255,7 @@ def big_vision(
 
 
 def _options(where: str, usual: dict[str, Any], axes: Any = None, **given: Any) -> dict[str, Any]:
-    """The granularity and the pairing that are usual in a library, unless others are given."""
+    """The usual granularity and pairing of a library, unless others are given."""
     changed = {name: value for name, value in given.items() if value is not None}
     with _checks.renamed(where, "CutMix"):
         mixer = CutMix(**(usual | changed), axes=axes)
@@ -257,7 +263,7 @@ def _options(where: str, usual: dict[str, Any], axes: Any = None, **given: Any) 
 
 
 def _on(where: str, argument: str, alpha: Any, make: Any, **options: Any) -> Mixer | None:
-    """The mixer of a concentration, or None for the number 0, by which other libraries say off."""
+    """Makes a mixer with a concentration, or None for 0, which means off in other libraries."""
     alpha = _checks.number(where, argument, alpha, "positive and finite, or 0 for off")
     if isinstance(alpha, float) and alpha == 0:
         return None
@@ -265,7 +271,7 @@ def _on(where: str, argument: str, alpha: Any, make: Any, **options: Any) -> Mix
 
 
 def _one_of(mixup: Mixer | None, cutmix: Mixer | None, probs: Any, per: Per) -> Mixer:
-    """The one mixer that is on, a choice of both, or a mixer that does nothing."""
+    """Returns the mixer that is on, a choice of both, or a mixer that does nothing."""
     if mixup is not None and cutmix is not None:
         return RandomChoice((mixup, cutmix), probs, per=per)
     return mixup or cutmix or OFF
