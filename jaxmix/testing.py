@@ -1,4 +1,4 @@
-"""The laws of mixing, as a check for a mixer of your own.
+"""Checks that your own mixer obeys the laws of mixing.
 
 Example:
     >>> import jaxmix
@@ -25,27 +25,29 @@ from jaxmix._plan import Plan
 from jaxmix._policies import RandomApply, RandomChoice
 
 DTYPES = ("float32", "bfloat16", "float16", "uint8", "int32", "bool")
-# What each is about, what was found, what was expected, and within which tolerance.
+# A description, the found value, the expected value and the tolerance.
 Findings = Generator[tuple[str, Any, Any, float], None, None]
 
 
 def check(
     mixer: Mixer, *, shape: tuple[int, ...] = (8, 6, 5, 3), channel_axis: ChannelAxis = "auto"
 ) -> None:
-    """Runs the laws that every mixer obeys, for your own, as scikit-learn's `check_estimator` does.
+    """Checks that a mixer obeys the laws of mixing, as scikit-learn's `check_estimator` does.
 
-    The laws, under the names by which errors call them:
+    The laws, with the names that errors use:
 
     - "labels match pixels": the weight of a class in the mixed label is the share of its image in
-      the mixed pixels, and rows of labels sum to 1, smoothed or not.
-    - "granularity": the rows of a batch, of a run or of a pair are drawn alike if `per` says so.
-    - "bits and dtypes": pixels that show one image alone have its bits, whatever the other one
-      holds there; others are the weighted mean, rounded once; images keep their dtype.
-    - "pure": the same key gives the same result again, under `jax.jit`, from a call and, within
-      rounding, under `jax.vmap` and split over the devices that are there.
+      the mixed pixels, and each row of labels sums to 1.
+    - "granularity": rows that share a draw have the same region, opacity and `lam`.
+    - "bits and dtypes": pixels that show one image have its bits, whatever values the other image
+      has there. Other pixels are the weighted mean, rounded once. Images keep their dtype.
+    - "pure": the same key gives the same result when the plan is drawn again, under `jax.jit` and
+      by calling the mixer. Under `jax.vmap`, and when split over all devices, the result is the
+      same within rounding.
 
-    The first two hold for each granularity that the mixer allows, and in a `RandomChoice` and a
-    `RandomApply`, too. JAX's caches are cleared, so that a draw that is not pure comes to light.
+    The first two are checked for each granularity that the mixer allows. The first is also checked
+    for the mixer inside a `RandomChoice` in a `RandomApply`. JAX's caches are cleared, to detect
+    draws that are not pure.
 
     Args:
         mixer: the mixer.
@@ -53,7 +55,8 @@ def check(
         channel_axis: -1, 1, None for no channel axis, or "auto"; see `Mixer.plan`.
 
     Raises:
-        AssertionError: if a law does not hold; it says which, for which input and by how much.
+        AssertionError: if a law does not hold. The message says which law, for which input, and by
+            how much.
         TypeError: if an argument has the wrong type.
         ValueError: if the shape does not suit the mixer.
 
@@ -114,7 +117,7 @@ def _bits_and_dtypes(plan: Plan, shape: tuple, layout: dict) -> Findings:
     channel = _checks.channel("", shape, **layout, region=False)
     share = share if channel is None else np.expand_dims(share, channel)
     alone = (share == 0) | (share == 1)
-    blended = blends(plan.region, plan.opacity)  # Which bools are not.
+    blended = blends(plan.region, plan.opacity)  # Bools cannot be.
     for dtype in map(jnp.dtype, DTYPES[:-1] if blended else DTYPES):
         floats = jnp.issubdtype(dtype, jnp.floating)
         special = [np.nan, np.inf, -0.0, 0.1, 1, 9] if floats else range(256)
@@ -133,7 +136,7 @@ def _pure(mixer: Mixer, shape: tuple, layout: dict) -> Findings:
     images = np.random.default_rng(0).uniform(0.1, 1, shape).astype(np.float32)
     how = {"num_classes": shape[0]}
 
-    def keys():  # New ones each time, for `jax_debug_key_reuse`.
+    def keys():  # New keys each time, for `jax_debug_key_reuse`.
         return jax.random.split(jax.random.key(0))
 
     def step(key, images):
@@ -142,7 +145,7 @@ def _pure(mixer: Mixer, shape: tuple, layout: dict) -> Findings:
 
     first, second = (step(key, images) for key in keys())
     yield "the same key again", step(keys()[0], images), first, 0
-    jax.clear_caches()  # So that `draw` runs again, and what it reads elsewhere may have changed.
+    jax.clear_caches()  # `draw` runs again, and may find another state if it reads one.
     yield "under jax.jit", jax.jit(step)(keys()[0], images), first, 0
     call = mixer(keys()[0], images, jnp.arange(shape[0]), **how, **layout)
     yield "a call", call, first[1:], 0
@@ -157,7 +160,7 @@ def _pure(mixer: Mixer, shape: tuple, layout: dict) -> Findings:
 
 
 def _compare(message: str, what: str, found: Any, expected: Any, tolerance: float) -> None:
-    """Raises unless two trees of arrays are the same: to the bit, or within a tolerance."""
+    """Raises unless two trees of arrays are equal: to the bit, or within a tolerance."""
     for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         one, other = np.asarray(one), np.asarray(other)
         got, wanted = _checks.describe(one), _checks.describe(other)
