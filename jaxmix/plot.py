@@ -136,7 +136,7 @@ def _figure(where: str, groups: list, columns: int) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(f"{where} needs matplotlib: pip install matplotlib") from error
-    # In inches: 15 letters of a title fit below a picture, 14 letters of a heading into an inch.
+    # In inches: 16 letters of a title fit below a picture, 14 letters of a heading into an inch.
     width, line = 1.2 * columns + 0.2, 0.15
     if any(heading for heading, *_ in groups):
         width = max(width, 4)
@@ -202,7 +202,7 @@ def _dense(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) -
 
 
 def _titles(labels: ArrayLike, names: Any) -> list[str]:
-    """The two largest classes of each row, with their shares, in lines of up to 15 letters."""
+    """The two largest classes of each row, with their shares, in lines of up to 16 letters."""
     shares = np.asarray(labels).astype(np.float64)
     if shares.shape[1] == 1:
         return [f"{value:.2f}" for value in shares[:, 0]]
@@ -210,7 +210,7 @@ def _titles(labels: ArrayLike, names: Any) -> list[str]:
     titles = []
     for row in shares:
         top = [k for k in np.argsort(-row, kind="stable")[:2] if row[k] >= 0.005]
-        shown = (textwrap.wrap(f"{names[k]}: {row[k]:.0%}".replace("%", "\xa0%"), 15) for k in top)
+        shown = (textwrap.wrap(f"{names[k]}: {row[k]:.0%}".replace("%", "\xa0%"), 16) for k in top)
         titles.append("\n".join(line for lines in shown for line in lines).replace("\xa0", " "))
     return titles
 
