@@ -12,6 +12,7 @@ import pytest
 
 NOTEBOOK = helpers.ROOT / "examples" / "quickstart.ipynb"
 PICTURES = 6
+HOW = ("without mixing", "with mixing")
 
 
 def code_cells(notebook):
@@ -43,9 +44,11 @@ def number(text, label):
 def check(notebook):
     """The claims of the text, read from what was printed."""
     text = printed(notebook)
-    without, mixed = (number(text, f"half random   {how}") for how in ("without", "with mixing"))
+    without, mixed = (number(text, f"half random   {how}") for how in HOW)
     assert mixed > without + 0.1
     assert number(text, "clean labels  with mixing") > 0.9
+    learnt, less = (number(text, f"wrong labels that the network has learnt {how}") for how in HOW)
+    assert learnt > 0.3 and less < 0.2
     ceiling, reached = (
         number(text, label) for label in ("mean of the larger shares", "accuracy on mixed images")
     )
@@ -89,8 +92,11 @@ def test_links_lead_somewhere(committed):
     assert len(links) >= 4 and all((NOTEBOOK.parent / link).exists() for link in links)
 
 
-def run_first_cell(committed, monkeypatch, *, packages, tpu=False, gpu=False, address=None):
+def run_first_cell(
+    committed, monkeypatch, *, packages, tpu=False, gpu=False, address=None, works=True
+):
     """Runs the first cell on a machine with these packages; returns what it passes to pip."""
+    packages = list(packages)
     from IPython.core.inputtransformer2 import TransformerManager
 
     first = source(code_cells(committed)[0])
@@ -101,9 +107,12 @@ def run_first_cell(committed, monkeypatch, *, packages, tpu=False, gpu=False, ad
 
     def run_line_magic(magic, line):
         commands.append(f"{magic} {line}".format_map(names))
+        packages.extend(["jaxmix-augment"] * works)
 
     names["get_ipython"] = lambda: types.SimpleNamespace(run_line_magic=run_line_magic)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in packages else None)
+    monkeypatch.setattr(
+        "importlib.metadata.distributions", lambda name: [name] if name in packages else []
+    )
     monkeypatch.setattr(Path, "exists", lambda path: gpu and str(path) == "/dev/nvidia0")
     monkeypatch.delenv("TPU_ACCELERATOR_TYPE", raising=False)
     if tpu:
@@ -126,7 +135,7 @@ def test_the_first_cell_asks_for_the_address(committed, monkeypatch):
     [
         ({"tpu": True}, (), "jax[tpu]"),
         ({"gpu": True}, (), "jax[cuda13]"),
-        ({"gpu": True}, ("jax", "jax_cuda12_plugin"), "jax[cuda12]"),
+        ({"gpu": True}, ("jax", "jax-cuda12-plugin"), "jax[cuda12]"),
         ({}, ("jax",), "jax"),
     ],
     ids=["TPU", "GPU", "GPU with CUDA 12", "CPU"],
@@ -145,9 +154,30 @@ def test_the_first_cell_installs_the_matching_jax(
     assert names["runtime"] == next(iter(machine), "cpu")
 
 
+@pytest.mark.parametrize("other", [(), ("jaxmix",)], ids=["none", "the unrelated jaxmix"])
+def test_the_first_cell_says_that_pip_failed(committed, monkeypatch, other):
+    commands, message, _ = run_first_cell(
+        committed, monkeypatch, packages=other, address="https://typo", works=False
+    )
+    assert len(commands) == 1 and message.startswith("The installation failed")
+
+
 def test_the_first_cell_installs_nothing_twice(committed, monkeypatch):
-    commands, message, _ = run_first_cell(committed, monkeypatch, packages=("jaxmix",))
+    commands, message, _ = run_first_cell(committed, monkeypatch, packages=("jaxmix-augment",))
     assert not commands and message is None
+
+
+def test_jax_must_not_have_been_used_before(committed, monkeypatch):
+    second = source(code_cells(committed)[1])
+    found = re.search(r"^try:\n.*?from None\n", second, re.DOTALL | re.MULTILINE)
+
+    def update(name, value):
+        raise RuntimeError("before backends are initialized")
+
+    monkeypatch.setattr(jax, "config", types.SimpleNamespace(update=update))
+    assert found
+    with pytest.raises(SystemExit, match=r"JAX was used before this cell.*Restart session"):
+        exec(found[0], {"jax": jax})
 
 
 @pytest.mark.parametrize("runtime", ["cpu", "tpu", "gpu"])
