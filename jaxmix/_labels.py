@@ -32,9 +32,8 @@ def checked(where: str, argument: str, value: Any, num_classes: Any) -> Array | 
         num_classes = _checks.count(where, "num_classes", num_classes, 1)
     if value.ndim == 2:
         return _dense_checked(where, argument, value, num_classes)
-    if not ids:
-        wanted = f"{argument} of rank 1 must be class ids, which are integers"
-        raise _checks.type_error(where, wanted, value, "regression targets are float[B, 1]")
+    wanted = f"{argument} of rank 1 must be class ids, which are integers"
+    _checks.require_type(ids, where, wanted, value, "regression targets are float[B, 1]")
     if num_classes is None:
         given = f"{argument} are class ids ({_checks.describe(value)})"
         raise ValueError(f"{where}: {given}: pass num_classes=K")
@@ -48,10 +47,9 @@ def _dense_checked(where, argument, value, num_classes):
     """Dense labels [B, K]; integers must be 0 and 1, or they are ids, counts or shares."""
     ids = jnp.issubdtype(value.dtype, jnp.integer)
     if ids and value.shape[1] == 1:
-        raise ValueError(
-            f"{where}: {argument} {_checks.describe(value)} could be class ids or one-hot: "
-            "squeeze class ids to int[B], cast regression targets to float"
-        )
+        given = f"{argument} {_checks.describe(value)} could be class ids or one-hot"
+        remedy = "squeeze class ids to int[B], cast regression targets to float"
+        raise ValueError(f"{where}: {given}: {remedy}")
     heads = f"several heads take one plan.labels({argument}[:, i], num_classes=...) each"
     if ids and isinstance(value, np.ndarray):
         odd = value[(value != 0) & (value != 1)]
@@ -59,19 +57,18 @@ def _dense_checked(where, argument, value, num_classes):
             wanted = f"dense integer {argument} must be 0 and 1"
             remedy = f'{heads}; counts and shares are {argument}.astype("float32")'
             raise _checks.value_error(where, wanted, odd[0].item(), remedy)
-    if num_classes not in (None, value.shape[1]):
-        remedy = f"leave num_classes out for dense labels; {heads}"
-        wanted = f"num_classes={num_classes} must be the K of {argument}"
-        raise _checks.value_error(where, wanted, value, remedy)
+    wanted = f"num_classes={num_classes} must be the K of {argument}"
+    remedy = f"leave num_classes out for dense labels; {heads}"
+    _checks.require(num_classes in (None, value.shape[1]), where, wanted, value, remedy)
     return value
 
 
 def class_ids(where: str, argument: str, value: Any) -> Array | np.ndarray:
     """Class ids int[B]."""
     value = _checks.array(where, argument, value)
-    if value.ndim != 1 or not jnp.issubdtype(value.dtype, jnp.integer):
-        remedy = "for one-hot labels pass their argmax"
-        raise _checks.type_error(where, f"{argument} must be class ids int[B]", value, remedy)
+    ids = value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.integer)
+    remedy = "for one-hot labels pass their argmax"
+    _checks.require_type(ids, where, f"{argument} must be class ids int[B]", value, remedy)
     return value
 
 
@@ -81,10 +78,11 @@ def checked_smoothing(where: str, value: Any, labels: Array | np.ndarray) -> Any
     if regression and value is None:
         return None
     value = _checks.fraction(where, "smoothing", value, one=False)
-    if regression and not (isinstance(value, float) and value == 0):
-        wanted = "smoothing spreads over classes, and regression targets have none"
-        raise _checks.value_error(where, wanted, labels)
-    return None if regression else value
+    if not regression:
+        return value
+    wanted = "smoothing spreads over classes, and regression targets have none"
+    _checks.require(isinstance(value, float) and value == 0, where, wanted, labels)
+    return None
 
 
 def encode(

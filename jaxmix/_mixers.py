@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict, Unpack, dataclass_transform, get_args, overload
 
 import jax
@@ -121,9 +121,8 @@ class Mixer(Frozen):
             if not field.metadata.get("static"):
                 _check_leaves(name, field.name, getattr(self, field.name))
         self._set("per", per_rows(name, self.per))
-        if self.per == "pair" and not self.pairing.mutual:
-            wanted = 'per="pair" needs "swap" or "flip", whose partners are mutual'
-            raise _checks.value_error(name, wanted, self.pairing)
+        wanted = 'per="pair" needs "swap" or "flip", whose partners are mutual'
+        _checks.require(self.per != "pair" or self.pairing.mutual, name, wanted, self.pairing)
         for field in self._fields_of_rows() if self._drawn_per != "example" else ():
             wanted = f'per must be "example" for {field}, the content of each row'
             raise _checks.value_error(name, wanted, self.per)
@@ -283,22 +282,23 @@ def _plan(mixer, where, key, shape, channel_axis) -> Plan:
 
 def draw_rows(mixer: Mixer, key: Array, batch: Any, spatial: tuple) -> Painted:
     """What a mixer draws, checked, and copied to each row of the batch."""
-    per, call = mixer._drawn_per, type(mixer).__name__
+    per, pairing, call = mixer._drawn_per, mixer.pairing, type(mixer).__name__
     where = f"{call}.draw"
     for name in mixer._fields_of_rows():
         for content in jax.tree.leaves(getattr(mixer, name)):
             _checks.batch(where, name, _checks.array(where, name, content), batch, "the images")
-    pairing = mixer.pairing
-    rows = number_of_draws(call, per, pairing, batch)
     if per != "example":
         refusal = f'{where}: self.pairing needs per="example"; with per={per!r} rows share a draw'
         mixer = mixer._paired(Withheld(type(pairing), refusal))
-    drawn = mixer.draw(key, rows, spatial)
-    if not (isinstance(drawn, tuple) and len(drawn) == 2):
-        raise _checks.type_error(where, "must return (region, opacity)", drawn)
-    region = _region.checked(where, drawn[0], rows, spatial)
-    opacity = _region.checked_opacity(where, drawn[1], rows)
-    return for_each_row((region, opacity), per, pairing, batch)
+
+    def draw(rows):
+        drawn = mixer.draw(key, rows, spatial)
+        if not (isinstance(drawn, tuple) and len(drawn) == 2):
+            raise _checks.type_error(where, "must return (region, opacity)", drawn)
+        region = _region.checked(where, drawn[0], rows, spatial)
+        return region, _region.checked_opacity(where, drawn[1], rows)
+
+    return for_each_row(call, per, pairing, batch, draw)
 
 
 def per_rows(where: str, per: Any) -> Per:
@@ -308,10 +308,15 @@ def per_rows(where: str, per: Any) -> Per:
     return _checks.choice(where, "per", per, get_args(PerName), " or how many rows share a draw")
 
 
-def number_of_draws(where: str, per: Per, pairing: Pairing, batch: Any) -> Any:
-    """How many draws a batch takes: of the two of a pair `for_each_row` keeps the first."""
-    if not isinstance(per, int):
-        return 1 if per == "batch" else batch
+def for_each_row(where: str, per: Per, pairing: Pairing, batch: Any, draw: Callable) -> Any:
+    """`draw(rows)` for as many rows as a batch takes draws, copied to the rows that share one."""
+    if per == "example":
+        return draw(batch)
+    if per == "batch":
+        return jax.tree.map(lambda v: jnp.broadcast_to(v, (batch, *v.shape[1:])), draw(1))
+    if per == "pair":  # Of the two draws of a pair it keeps the first.
+        first = lax.iota(jnp.int32, batch) <= pairing.partner(batch)
+        return jax.tree.map(lambda v: where_rows(first, v, pairing.take(v)), draw(batch))
     if batch % per != 0:
         raise _checks.value_error(where, f"per={per} must divide the batch size", batch)
     size = batch // pairing.groups if isinstance(pairing, Flip) else batch
@@ -319,19 +324,7 @@ def number_of_draws(where: str, per: Per, pairing: Pairing, batch: Any) -> Any:
         remedy = f"Flip(groups={batch // per}) pairs the rows that share a draw"
         wanted = f"per={per} must divide the groups of the pairing, or be a multiple of them"
         raise _checks.value_error(where, wanted, f"{size} rows", remedy)
-    return batch // per
-
-
-def for_each_row(drawn: Any, per: Per, pairing: Pairing, batch: Any) -> Any:
-    """Copies what was drawn once for several rows to each of them."""
-    if per == "batch":
-        return jax.tree.map(lambda v: jnp.broadcast_to(v, (batch, *v.shape[1:])), drawn)
-    if isinstance(per, int):
-        return jax.tree.map(lambda v: jnp.repeat(v, per, axis=0), drawn)
-    if per == "pair":
-        first = lax.iota(jnp.int32, batch) <= pairing.partner(batch)
-        return jax.tree.map(lambda v: where_rows(first, v, pairing.take(v)), drawn)
-    return drawn
+    return jax.tree.map(lambda v: jnp.repeat(v, per, axis=0), draw(batch // per))
 
 
 class CutMix(Mixer):
@@ -414,8 +407,8 @@ class CutMix(Mixer):
             self._set("axes", _checks.counts("CutMix", "axes", self.axes, None))
         if self.minmax is not None:
             self._set("minmax", _region.minmax("CutMix", self.minmax))
-        if self.minmax is not None and self.box != "paper":
-            raise _checks.value_error("CutMix", "minmax and box are mutually exclusive", self.box)
+            wanted = "minmax and box are mutually exclusive"
+            _checks.require(self.box == "paper", "CutMix", wanted, self.box)
         super().__post_init__()
 
     def draw(self, key, rows, spatial) -> Painted:

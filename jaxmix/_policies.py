@@ -14,14 +14,7 @@ from jax.typing import ArrayLike
 
 from jaxmix import _checks, _pairing, _region
 from jaxmix._beta import float32, uniforms
-from jaxmix._mixers import (
-    Mixer,
-    check_mixer,
-    check_mixers,
-    draw_rows,
-    for_each_row,
-    number_of_draws,
-)
+from jaxmix._mixers import Mixer, check_mixer, check_mixers, draw_rows, for_each_row
 from jaxmix._pairing import PairingField
 from jaxmix._region import Box, Mask, Painted
 from jaxmix._sharding import where_rows
@@ -50,8 +43,8 @@ class _Policy(Mixer):
 
     def _uniform(self, key, rows):
         """float32[rows] in [0, 1), one draw for each example, pair or batch."""
-        draws = number_of_draws(type(self).__name__, self.per, self.pairing, rows)
-        return for_each_row(uniforms(key, draws, 1)[:, 0], self.per, self.pairing, rows)
+        where, draw = type(self).__name__, lambda draws: uniforms(key, draws, 1)[:, 0]
+        return for_each_row(where, self.per, self.pairing, rows, draw)
 
 
 class RandomChoice(_Policy):
