@@ -58,10 +58,10 @@ def symmetric_beta(
     if not given:
         return _draw(key, _checks.alpha("symmetric_beta", alpha), shape, dtype)
     sizes = zip(reversed(given), reversed(shape), strict=False)
-    fits = len(given) <= len(shape) and all(n in (1, of) for n, of in sizes)
-    wanted = f"alpha must broadcast to shape {shape}"
-    remedy = "pass shape=alpha.shape for one draw each"
-    _checks.require(fits, "symmetric_beta", wanted, alpha, remedy)
+    if len(given) > len(shape) or any(n not in (1, of) for n, of in sizes):
+        remedy = "pass shape=alpha.shape for one draw each"
+        wanted = f"alpha must broadcast to shape {shape}"
+        raise _checks.value_error("symmetric_beta", wanted, alpha, remedy)
     return _draw(key, _checks.real("symmetric_beta", "alpha", alpha), shape, dtype)
 
 

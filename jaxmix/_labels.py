@@ -66,9 +66,9 @@ def _dense_checked(where, argument, value, num_classes):
 def class_ids(where: str, argument: str, value: Any) -> Array | np.ndarray:
     """Class ids int[B]."""
     value = _checks.array(where, argument, value)
-    ids = value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.integer)
-    remedy = "for one-hot labels pass their argmax"
-    _checks.require_type(ids, where, f"{argument} must be class ids int[B]", value, remedy)
+    if value.ndim != 1 or not jnp.issubdtype(value.dtype, jnp.integer):
+        remedy = "for one-hot labels pass their argmax"
+        raise _checks.type_error(where, f"{argument} must be class ids int[B]", value, remedy)
     return value
 
 
@@ -78,11 +78,10 @@ def checked_smoothing(where: str, value: Any, labels: Array | np.ndarray) -> Any
     if regression and value is None:
         return None
     value = _checks.fraction(where, "smoothing", value, one=False)
-    if not regression:
-        return value
-    wanted = "smoothing spreads over classes, and regression targets have none"
-    _checks.require(isinstance(value, float) and value == 0, where, wanted, labels)
-    return None
+    if regression and not (isinstance(value, float) and value == 0):
+        wanted = "smoothing spreads over classes, and regression targets have none"
+        raise _checks.value_error(where, wanted, labels)
+    return None if regression else value
 
 
 def encode(

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jaxmix import _checks, _labels, _pairing, _region
+from jaxmix import _checks, _labels, _pairing, _region, _sharding
 from jaxmix._beta import float32, from_uniforms, uniforms
 from jaxmix._checks import ChannelAxis
 from jaxmix._composite import jit
@@ -19,7 +19,6 @@ from jaxmix._pairing import Flip, Pairing, PairingField, Withheld
 from jaxmix._plan import Plan, assemble
 from jaxmix._pytree import STATIC, Frozen, pytree, replaced
 from jaxmix._region import BoxLaw, Painted
-from jaxmix._sharding import where_rows
 
 PerName = Literal["example", "pair", "batch"]
 Per = PerName | int
@@ -117,15 +116,16 @@ class Mixer(Frozen):
         vars(self).pop("_incomplete", None)
         self._set("pairing", _pairing.resolve(name, self.pairing))
         for field in self._fields:
-            self._set(field.name, _normal(getattr(self, field.name)))
+            value = _checks.sequence(getattr(self, field.name), arrays=False)
+            self._set(field.name, value.item() if isinstance(value, np.generic) else value)
             if not field.metadata.get("static"):
                 _check_leaves(name, field.name, getattr(self, field.name))
         self._set("per", per_rows(name, self.per))
         wanted = 'per="pair" needs "swap" or "flip", whose partners are mutual'
         _checks.require(self.per != "pair" or self.pairing.mutual, name, wanted, self.pairing)
-        for field in self._fields_of_rows() if self._drawn_per != "example" else ():
+        for field in self._fields_of_rows():
             wanted = f'per must be "example" for {field}, the content of each row'
-            raise _checks.value_error(name, wanted, self.per)
+            _checks.require(self._drawn_per == "example", name, wanted, self.per)
 
     def draw(self, key: Array, rows: Any, spatial: tuple) -> Painted:
         """Decides where the partner is painted, and how opaquely, for some rows.
@@ -316,14 +316,12 @@ def for_each_row(where: str, per: Per, pairing: Pairing, batch: Any, draw: Calla
         return jax.tree.map(lambda v: jnp.broadcast_to(v, (batch, *v.shape[1:])), draw(1))
     if per == "pair":  # Of the two draws of a pair it keeps the first.
         first = lax.iota(jnp.int32, batch) <= pairing.partner(batch)
-        return jax.tree.map(lambda v: where_rows(first, v, pairing.take(v)), draw(batch))
-    if batch % per != 0:
-        raise _checks.value_error(where, f"per={per} must divide the batch size", batch)
+        return jax.tree.map(lambda v: _sharding.where_rows(first, v, pairing.take(v)), draw(batch))
+    _checks.require(batch % per == 0, where, f"per={per} must divide the batch size", batch)
     size = batch // pairing.groups if isinstance(pairing, Flip) else batch
-    if size % per != 0 and per % size != 0:
-        remedy = f"Flip(groups={batch // per}) pairs the rows that share a draw"
-        wanted = f"per={per} must divide the groups of the pairing, or be a multiple of them"
-        raise _checks.value_error(where, wanted, f"{size} rows", remedy)
+    wanted = f"per={per} must divide the groups of the pairing, or be a multiple of them"
+    remedy = f"Flip(groups={batch // per}) pairs the rows that share a draw"
+    _checks.require(size % per == 0 or per % size == 0, where, wanted, f"{size} rows", remedy)
     return jax.tree.map(lambda v: jnp.repeat(v, per, axis=0), draw(batch // per))
 
 
@@ -468,13 +466,6 @@ class MixUp(Mixer):
         uniform = uniforms(key, rows, 2)
         lam = from_uniforms(uniform[:, 0], uniform[:, 1], float32(self.alpha))
         return None, 1 - (jnp.maximum(lam, 1 - lam) if self.fold else lam)
-
-
-def _normal(value: Any) -> Any:
-    """A field's value in the form in which it can be hashed and printed."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return _checks.sequence(value, arrays=False)
 
 
 def _check_leaves(where: str, name: str, value: Any) -> None:

@@ -20,7 +20,6 @@ from jax.typing import ArrayLike
 
 from jaxmix import _checks, _sharding
 from jaxmix._pytree import STATIC, pytree
-from jaxmix._sharding import where_rows
 
 
 class Pairing:
@@ -38,6 +37,10 @@ class Pairing:
 
     def take(self, x: ArrayLike) -> Array:
         """The partner's row for each row of `x`, along axis 0."""
+        return self._take(jnp.asarray(_checks.array(f"{type(self).__name__}.take", "x", x)))
+
+    def _take(self, x: Array) -> Array:
+        """The same, for an array that was checked."""
         raise NotImplementedError
 
     def partner(self, batch: Any) -> Array:
@@ -51,11 +54,6 @@ class Pairing:
     def within(self, start: int, stop: int, batch: int) -> "Pairing | None":
         """The pairing of the rows from `start` to `stop`; None if partners lie outside them."""
         return self if stop - start == batch else None
-
-
-def rows_of(where: str, x: ArrayLike) -> Array:
-    """An array with a batch axis, from which a pairing takes rows."""
-    return jnp.asarray(_checks.array(where, "x", x))
 
 
 PairingName = Literal["swap", "flip", "roll", "permutation"]
@@ -121,8 +119,7 @@ class Swap(Pairing):
     def within(self, start: int, stop: int, batch: int) -> Pairing | None:
         return None if start % 2 or (stop % 2 and stop < batch) else self
 
-    def take(self, x: ArrayLike) -> Array:
-        x = rows_of("Swap.take", x)
+    def _take(self, x: Array) -> Array:
         batch, parts = x.shape[0], _sharding.parts(x)
         # As many groups of whole pairs as there are devices, or nearly: they exchange nothing.
         groups = math.gcd(batch // 2, parts) if self.own(batch) is None and batch > 0 else 1
@@ -136,8 +133,8 @@ class Swap(Pairing):
             grouped = x.reshape(groups, x.shape[0] // groups, *x.shape[1:])
             return jax.vmap(lambda x: self._padded(x, 1))(grouped).reshape(x.shape)
         row, alone = lax.iota(jnp.int32, x.shape[0]), self.own(x.shape[0])
-        swapped = where_rows(row % 2 == 0, _shifted(x, -1), _shifted(x, 1))
-        return swapped if alone is None else where_rows(alone, x, swapped)
+        swapped = _sharding.where_rows(row % 2 == 0, _shifted(x, -1), _shifted(x, 1))
+        return swapped if alone is None else _sharding.where_rows(alone, x, swapped)
 
 
 @pytree()
@@ -185,8 +182,7 @@ class Flip(Pairing):
         whole = start % size == stop % size == 0
         return Flip(groups=max((stop - start) // size, 1)) if whole else None
 
-    def take(self, x: ArrayLike) -> Array:
-        x = rows_of("Flip.take", x)
+    def _take(self, x: Array) -> Array:
         if self.groups == 1:
             return jnp.flip(x, 0)
         self.check("Flip.take", x.shape[0])
@@ -229,8 +225,7 @@ class Roll(Pairing):
     def within(self, start: int, stop: int, batch: int) -> Pairing | None:
         return self if self.shift == 0 else super().within(start, stop, batch)
 
-    def take(self, x: ArrayLike) -> Array:
-        x = rows_of("Roll.take", x)
+    def _take(self, x: Array) -> Array:
         batch, whole = x.shape[0], _sharding.parts(x) == 1
         shift = self._reduced(batch)
         if shift == 0:
@@ -238,11 +233,10 @@ class Roll(Pairing):
 
         def padded(x):
             first = lax.iota(jnp.int32, batch) < shift
-            return where_rows(first, _shifted(x, shift - batch), _shifted(x, shift))
+            return _sharding.where_rows(first, _shifted(x, shift - batch), _shifted(x, shift))
 
-        def rolled(x):
-            return _sharding.keep_sharding(lambda x: jnp.roll(x, self.shift, 0), x)
-
+        roll = functools.partial(jnp.roll, shift=self.shift, axis=0)
+        rolled = functools.partial(_sharding.keep_sharding, roll)
         on_tpu = padded if whole and isinstance(batch, int) else rolled
         return _fastest(self, x, rolled, on_tpu)
 
@@ -306,8 +300,8 @@ class Permutation(Pairing):
     def partner(self, batch: Any) -> Array:
         return self._known_index().astype(jnp.int32)
 
-    def take(self, x: ArrayLike) -> Array:
-        return _sharding.rows_at(rows_of("Permutation.take", x), self._known_index())
+    def _take(self, x: Array) -> Array:
+        return _sharding.rows_at(x, self._known_index())
 
     def _known_index(self) -> Array:
         """The index, which must be drawn by now."""
@@ -377,11 +371,10 @@ class Neighbour(Pairing):
         local = self.local.within(start, stop, batch)
         return None if local is None else Neighbour(self.axis_name, local)
 
-    def take(self, x: ArrayLike) -> Array:
+    def _take(self, x: Array) -> Array:
         size = self._axis_size("Neighbour.take")
         # Sent before `local` picks: a cycle that this device drew is over the rows it receives.
         sent = [((device + 1) % size, device) for device in range(size)]
-        x = rows_of("Neighbour.take", x)
         return self.local.take(lax.ppermute(x, self.axis_name, sent))
 
     def _axis_size(self, where: str) -> int:

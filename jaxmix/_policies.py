@@ -75,8 +75,7 @@ class RandomChoice(_Policy):
 
     def __post_init__(self):
         mixers = check_mixers("RandomChoice", self.mixers)
-        if not mixers:
-            raise _checks.value_error("RandomChoice", "mixers must not be empty", mixers)
+        _checks.require(mixers, "RandomChoice", "mixers must not be empty", mixers)
         self._take_pairing(mixers)
         if self.probs is not None:
             self._set("probs", _probs("RandomChoice", self.probs, len(self.mixers)))
@@ -148,12 +147,10 @@ def _probs(where: str, value: Any, count: int) -> Any:
     value = _checks.sequence(value)
     listed = isinstance(value, tuple)
     shape = (len(value),) if listed else _checks.shape_of(value)
-    if shape is None:
-        raise _checks.type_error(where, "probs must be a sequence of numbers", value)
+    _checks.require_type(shape is not None, where, "probs must be a sequence of numbers", value)
     value = value if listed else _checks.real(where, "probs", value)
-    if shape != (count,):
-        wanted = f"probs must have one number for each of the {count} mixers"
-        raise _checks.value_error(where, wanted, value)
+    wanted = f"probs must have one number for each of the {count} mixers"
+    _checks.require(shape == (count,), where, wanted, value)
     if not listed:
         return value
     value = tuple(_checks.number(where, "each of probs", prob, "not negative") for prob in value)

@@ -318,10 +318,9 @@ def cells(where: str, grid: Any, extents: tuple) -> tuple[int, ...]:
     """The side of a cell along each axis, a divisor of its extent."""
     sides = grid if isinstance(grid, tuple) else (grid,) * len(extents)
     if len(sides) != len(extents) or any(n % m != 0 for n, m in zip(extents, sides, strict=True)):
-        raise ValueError(
-            f"{where}: grid={grid} must divide the extents {extents} that the box limits; resize "
-            "or pad the images, choose another grid, or make symbolic extents static"
-        )
+        wanted = f"grid={grid} must divide the extents {extents} that the box limits"
+        remedy = "resize or pad the images, choose another grid, or make symbolic extents static"
+        raise ValueError(f"{where}: {wanted}; {remedy}")
     return sides
 
 

@@ -209,10 +209,7 @@ def torchvision(
 
 
 def big_vision(
-    p: ArrayLike,
-    *,
-    pairing: Pairing | PairingName | None = None,
-    per: Per | None = None,
+    p: ArrayLike, *, pairing: Pairing | PairingName | None = None, per: Per | None = None
 ) -> Mixer:
     """What big_vision's `mixup` does: one folded lambda for each batch.
 

@@ -73,8 +73,8 @@ PAIRING = mutants(
     ),
     (
         "roll-the-other-way",
-        "jnp.roll(x, self.shift, 0)",
-        "jnp.roll(x, -self.shift, 0)",
+        "jnp.roll, shift=self.shift",
+        "jnp.roll, shift=-self.shift",
         "pixels of another row than `partner` says",
         "tests/test_pairing.py",
     ),
@@ -164,7 +164,7 @@ PAIRING = mutants(
     ),
     (
         "a-lone-row-of-zeros",
-        "return swapped if alone is None else where_rows(alone, x, swapped)",
+        "return swapped if alone is None else _sharding.where_rows(alone, x, swapped)",
         "return swapped",
         "on a TPU the last row of an odd batch becomes black",
         "tests/test_pairing.py -k every_form",
@@ -447,8 +447,8 @@ MIXERS = mutants(
     ),
     (
         "content-for-the-batch",
-        'for field in self._fields_of_rows() if self._drawn_per != "example" else ():',
-        "for field in ():",
+        "for field in self._fields_of_rows():\n            wanted",
+        "for field in ():\n            wanted",
         "one row's content decides for the batch",
         "tests/test_content_aware.py",
     ),
@@ -510,8 +510,8 @@ MIXERS = mutants(
     ),
     (
         "groups-need-not-fit",
-        "if size % per != 0 and per % size != 0:",
-        "if False:",
+        "size % per == 0 or per % size == 0, where",
+        "True, where",
         "rows that share a draw are mixed across groups without a word",
         "tests/test_mixers.py -k runs",
     ),
