@@ -64,9 +64,7 @@ def type_error(where: str, wanted: str, got: Any, remedy: str = "") -> TypeError
     return TypeError(*value_error(where, wanted, got, remedy).args)
 
 
-def require(
-    holds: Any, where: str, wanted: str, got: Any, remedy: str = "", error: Any = value_error
-) -> None:
+def require(holds, where: str, wanted: str, got: Any, remedy: str = "", error=value_error) -> None:
     """Raises the error unless what was expected holds."""
     if not holds:
         raise error(where, wanted, got, remedy)

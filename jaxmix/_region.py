@@ -200,9 +200,8 @@ def overlap(region: Box | Mask, valid: Box | Mask, spatial: tuple) -> Box | Mask
         start, stop = jnp.maximum(one.start, other.start), jnp.minimum(one.stop, other.stop)
         return Box(start, stop, one.grid)
     known, painted = (jnp.asarray(as_mask(r, spatial).painted) for r in (valid, region))
-    return Mask(
-        jnp.where(known, _sharding.spread_like(known, painted), jnp.zeros((), painted.dtype))
-    )
+    painted = _sharding.spread_like(known, painted)
+    return Mask(jnp.where(known, painted, jnp.zeros((), painted.dtype)))
 
 
 def _count(region: Box | Mask) -> Array:
@@ -258,9 +257,8 @@ def inside(box: Box, shape: tuple, axes: tuple[int, ...], stretch: int = 1) -> A
         start, size = (lax.expand_dims(x[:, d], range(1, rank)) for x in (starts, sizes))
         if stretch > 1 and axis == axes[-1]:
             start, size = start * stretch, size * stretch
-        index = lax.broadcasted_iota(
-            jnp.uint32, [n if a == axis else 1 for a, n in enumerate(shape)], axis
-        )
+        along = [n if a == axis else 1 for a, n in enumerate(shape)]
+        index = lax.broadcasted_iota(jnp.uint32, along, axis)
         result &= index - start < size
         whole &= size >= shape[axis]
     # Known for a whole row: compilers give rows without a border, as those of a MixUp beside a
