@@ -102,6 +102,7 @@ class Mixer(Frozen):
 
     per: Per = dataclasses.field(default="example", kw_only=True, metadata=STATIC)
     pairing: PairingField = dataclasses.field(default=DEFAULT_PAIRING, kw_only=True)
+    _own_draws = True  # Whether `per` is the granularity of `draw`; the mixers in it have theirs.
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -125,7 +126,7 @@ class Mixer(Frozen):
         _checks.require(self.per != "pair" or self.pairing.mutual, name, wanted, self.pairing)
         for field in self._fields_of_rows():
             wanted = f'per must be "example" for {field}, the content of each row'
-            _checks.require(self._drawn_per == "example", name, wanted, self.per)
+            _checks.require(self.per == "example" or not self._own_draws, name, wanted, self.per)
 
     def draw(self, key: Array, rows: Any, spatial: tuple) -> Painted:
         """Decides where the partner is painted, and how opaquely, for some rows.
@@ -233,11 +234,6 @@ class Mixer(Frozen):
         names = [field.name for field in self._fields if field.metadata.get("rows")]
         return [name for name in names if getattr(self, name) is not None]
 
-    @property
-    def _drawn_per(self) -> Per:
-        """The granularity of what `draw` returns: `per`, unless the mixers in it have their own."""
-        return self.per
-
     def _paired(self, pairing: Pairing) -> "Mixer":
         """The same mixer with another pairing, which the mixers in its fields have, too."""
 
@@ -282,7 +278,8 @@ def _plan(mixer, where, key, shape, channel_axis) -> Plan:
 
 def draw_rows(mixer: Mixer, key: Array, batch: Any, spatial: tuple) -> Painted:
     """What a mixer draws, checked, and copied to each row of the batch."""
-    per, pairing, call = mixer._drawn_per, mixer.pairing, type(mixer).__name__
+    per = mixer.per if mixer._own_draws else "example"
+    pairing, call = mixer.pairing, type(mixer).__name__
     where = f"{call}.draw"
     for name in mixer._fields_of_rows():
         for content in jax.tree.leaves(getattr(mixer, name)):

@@ -298,17 +298,13 @@ class Permutation(Pairing):
             _checks.batch(where, "the index of Permutation", self.index, batch, "the images")
 
     def partner(self, batch: Any) -> Array:
-        return self._known_index().astype(jnp.int32)
-
-    def _take(self, x: Array) -> Array:
-        return _sharding.rows_at(x, self._known_index())
-
-    def _known_index(self) -> Array:
-        """The index, which must be drawn by now."""
         if self.index is None:
             remedy = "mixer.plan draws one, Permutation(index) replays a given one"
             raise ValueError(f"Permutation: the cycle is not drawn yet; {remedy}")
-        return jnp.asarray(self.index)
+        return jnp.asarray(self.index).astype(jnp.int32)
+
+    def _take(self, x: Array) -> Array:
+        return _sharding.rows_at(x, self.partner(x.shape[0]))
 
 
 SAME_ROW: Any = Roll(0)
@@ -434,9 +430,8 @@ def resolve(where: str, pairing: Any, argument: str = "pairing") -> Pairing:
 
 def same(one: Pairing, other: Pairing) -> bool:
     """Whether two pairings have the same type, settings and index."""
-    if jax.tree.structure(one) != jax.tree.structure(other):
-        return False
-    return all(map(_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
+    alike = jax.tree.structure(one) == jax.tree.structure(other)
+    return alike and all(map(_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
 
 
 def _equal(one: Any, other: Any) -> bool:

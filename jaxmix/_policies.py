@@ -24,6 +24,7 @@ class _Policy(Mixer):
     """Base class for policies. A plan has one pairing, so that of the mixers is the policy's."""
 
     pairing: PairingField = dataclasses.field(init=False)
+    _own_draws = False  # Each mixer has a granularity of its own; `per` is that of the choice.
 
     def _take_pairing(self, mixers):
         """Takes the pairing of the mixers; comes before the checks of the base class."""
@@ -35,11 +36,6 @@ class _Policy(Mixer):
                     "pairing= to each of them, recipes included"
                 )
         self._set("pairing", mixers[0].pairing)
-
-    @property
-    def _drawn_per(self):
-        """Each mixer has a granularity of its own: what is drawn is a row for each example."""
-        return "example"
 
     def _uniform(self, key, rows):
         """float32[rows] in [0, 1), one draw for each example, pair or batch."""

@@ -212,9 +212,7 @@ def _count(region: Box | Mask) -> Array:
     return jnp.prod((region.stop - region.start).astype(jnp.float32), axis=1)
 
 
-def settle(
-    region: Box | Mask, spatial: tuple, valid: Box | Mask | None = None
-) -> tuple[Box | Mask, Array]:
+def settle(region: Box | Mask, spatial: tuple, valid: Region = None) -> tuple[Box | Mask, Array]:
     """The region within the image, as a plan holds it, and float32[B], the original's share.
 
     The share is of all pixels, or of those that are valid: 1 if there are none.
