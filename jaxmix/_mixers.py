@@ -15,7 +15,7 @@ from jaxmix import _checks, _labels, _pairing, _region, _sharding
 from jaxmix._beta import float32, from_uniforms, uniforms
 from jaxmix._checks import ChannelAxis
 from jaxmix._composite import jit
-from jaxmix._pairing import Flip, Pairing, PairingField, Withheld
+from jaxmix._pairing import Pairing, PairingField, Withheld
 from jaxmix._plan import Plan, assemble
 from jaxmix._pytree import STATIC, Frozen, pytree, replaced
 from jaxmix._region import BoxLaw, Painted
@@ -234,6 +234,23 @@ class Mixer(Frozen):
         names = [field.name for field in self._fields if field.metadata.get("rows")]
         return [name for name in names if getattr(self, name) is not None]
 
+    def _for_each_row(self, draw: Callable, batch: Any) -> Any:
+        """What `draw(rows)` draws, once for the rows that share a draw, copied to each of them."""
+        per, pairing, where = self.per, self.pairing, type(self).__name__
+        if per == "example":
+            return draw(batch)
+        if per == "batch":
+            return jax.tree.map(lambda v: jnp.broadcast_to(v, (batch, *v.shape[1:])), draw(1))
+        if per == "pair":  # Of the two draws of a pair it keeps the first.
+            drawn, first = draw(batch), lax.iota(jnp.int32, batch) <= pairing.partner(batch)
+            return jax.tree.map(lambda v: _sharding.where_rows(first, v, pairing.take(v)), drawn)
+        _checks.require(batch % per == 0, where, f"per={per} must divide the batch size", batch)
+        size = batch // pairing.groups
+        wanted = f"per={per} must divide the groups of the pairing, or be a multiple of them"
+        remedy = f"Flip(groups={batch // per}) pairs the rows that share a draw"
+        _checks.require(size % per == 0 or per % size == 0, where, wanted, f"{size} rows", remedy)
+        return jax.tree.map(lambda v: jnp.repeat(v, per, axis=0), draw(batch // per))
+
     def _paired(self, pairing: Pairing) -> "Mixer":
         """The same mixer with another pairing, which the mixers in its fields have, too."""
 
@@ -278,24 +295,22 @@ def _plan(mixer, where, key, shape, channel_axis) -> Plan:
 
 def draw_rows(mixer: Mixer, key: Array, batch: Any, spatial: tuple) -> Painted:
     """What a mixer draws, checked, and copied to each row of the batch."""
-    per = mixer.per if mixer._own_draws else "example"
-    pairing, call = mixer.pairing, type(mixer).__name__
-    where = f"{call}.draw"
+    where, per, drawing = f"{type(mixer).__name__}.draw", mixer.per, mixer
     for name in mixer._fields_of_rows():
         for content in jax.tree.leaves(getattr(mixer, name)):
             _checks.batch(where, name, _checks.array(where, name, content), batch, "the images")
-    if per != "example":
+    if mixer._own_draws and per != "example":
         refusal = f'{where}: self.pairing needs per="example"; with per={per!r} rows share a draw'
-        mixer = mixer._paired(Withheld(type(pairing), refusal))
+        drawing = mixer._paired(Withheld(type(mixer.pairing), refusal))
 
     def draw(rows):
-        drawn = mixer.draw(key, rows, spatial)
+        drawn = drawing.draw(key, rows, spatial)
         if not (isinstance(drawn, tuple) and len(drawn) == 2):
             raise _checks.type_error(where, "must return (region, opacity)", drawn)
         region = _region.checked(where, drawn[0], rows, spatial)
         return region, _region.checked_opacity(where, drawn[1], rows)
 
-    return for_each_row(call, per, pairing, batch, draw)
+    return mixer._for_each_row(draw, batch) if mixer._own_draws else draw(batch)
 
 
 def per_rows(where: str, per: Any) -> Per:
@@ -303,23 +318,6 @@ def per_rows(where: str, per: Any) -> Per:
     if _checks.is_int(per):
         return _checks.count(where, "per", per, 1)
     return _checks.choice(where, "per", per, get_args(PerName), " or how many rows share a draw")
-
-
-def for_each_row(where: str, per: Per, pairing: Pairing, batch: Any, draw: Callable) -> Any:
-    """`draw(rows)` for as many rows as a batch takes draws, copied to the rows that share one."""
-    if per == "example":
-        return draw(batch)
-    if per == "batch":
-        return jax.tree.map(lambda v: jnp.broadcast_to(v, (batch, *v.shape[1:])), draw(1))
-    if per == "pair":  # Of the two draws of a pair it keeps the first.
-        first = lax.iota(jnp.int32, batch) <= pairing.partner(batch)
-        return jax.tree.map(lambda v: _sharding.where_rows(first, v, pairing.take(v)), draw(batch))
-    _checks.require(batch % per == 0, where, f"per={per} must divide the batch size", batch)
-    size = batch // pairing.groups if isinstance(pairing, Flip) else batch
-    wanted = f"per={per} must divide the groups of the pairing, or be a multiple of them"
-    remedy = f"Flip(groups={batch // per}) pairs the rows that share a draw"
-    _checks.require(size % per == 0 or per % size == 0, where, wanted, f"{size} rows", remedy)
-    return jax.tree.map(lambda v: jnp.repeat(v, per, axis=0), draw(batch // per))
 
 
 class CutMix(Mixer):

@@ -27,6 +27,7 @@ class Pairing:
 
     mutual = False  # Whether the partner of a row's partner is the row.
     random = False  # Whether something is still to be drawn.
+    groups = 1  # In how many parts of the batch rows have their partners.
 
     def drawn(self, key: Array, batch: Any) -> "Pairing":
         """This pairing for a batch of that size, with everything drawn that is `random`."""

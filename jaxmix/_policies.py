@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from jaxmix import _checks, _pairing, _region
 from jaxmix._beta import float32, uniforms
-from jaxmix._mixers import Mixer, check_mixer, check_mixers, draw_rows, for_each_row
+from jaxmix._mixers import Mixer, check_mixer, check_mixers, draw_rows
 from jaxmix._pairing import PairingField
 from jaxmix._region import Box, Mask, Painted
 from jaxmix._sharding import where_rows
@@ -39,8 +39,7 @@ class _Policy(Mixer):
 
     def _uniform(self, key, rows):
         """float32[rows] in [0, 1), one draw for each example, pair or batch."""
-        where, draw = type(self).__name__, lambda draws: uniforms(key, draws, 1)[:, 0]
-        return for_each_row(where, self.per, self.pairing, rows, draw)
+        return self._for_each_row(lambda draws: uniforms(key, draws, 1)[:, 0], rows)
 
 
 class RandomChoice(_Policy):
