@@ -65,6 +65,15 @@ def type_error(where: str, wanted: str, got: Any, remedy: str = "") -> TypeError
     return TypeError(*value_error(where, wanted, got, remedy).args)
 
 
+def require(holds, where: str, wanted: str, got: Any, remedy: str = "", error=value_error) -> None:
+    """Raises an error unless a condition holds."""
+    if not holds:
+        raise error(where, wanted, got, remedy)
+
+
+require_type = functools.partial(require, error=type_error)
+
+
 @contextlib.contextmanager
 def renamed(where: str, *calls: str) -> Iterator[None]:
     """Makes errors name `where`, the function that the user called, in place of inner `calls`."""
@@ -86,8 +95,7 @@ def array(where: str, argument: str, value: Any) -> Array | np.ndarray:
         if not (isinstance(value, list | tuple | None) or jax.tree_util.all_leaves([value])):
             remedy = "pass its arrays one by one, as in jax.tree.map(plan.images, tree)"
         raise TypeError(f"{where}: {argument} must be an array, got {got}; {remedy}")
-    if value.ndim == 0:
-        raise value_error(where, f"{argument} must have a batch axis", value)
+    require(value.ndim > 0, where, f"{argument} must have a batch axis", value)
     return of_jax(where, argument, value)
 
 
@@ -124,8 +132,7 @@ def batch(where: str, argument: str, value: Any, size: Any, of: str) -> None:
 def shaped(where: str, argument: str, value: Any, shape: tuple) -> Array:
     """Checks an array, which must have the given shape."""
     value = array(where, argument, value)
-    if value.shape != shape:
-        raise value_error(where, f"{argument} must have the shape {shape}", value)
+    require(value.shape == shape, where, f"{argument} must have the shape {shape}", value)
     return jnp.asarray(value)
 
 
@@ -161,14 +168,12 @@ def _raw_key(impl: str) -> Any:
 def shape(where: str, value: Any, *, least_rank: int = 1) -> tuple:
     """Checks a static shape of at least `least_rank` axes; sizes may be symbolic (`jax.export`)."""
     sizes = sequence(value, arrays=False)
-    listed = isinstance(sizes, tuple)
-    if not listed or not all(is_int(n) or export.is_symbolic_dim(n) for n in sizes):
-        remedy = "did you mean images.shape?" if shape_of(value) is not None else ""
-        raise type_error(where, "shape must be a tuple of ints", value, remedy)
-    if any(is_int(n) and n < 0 for n in sizes):
-        raise value_error(where, "shape must not be negative", value)
-    if len(sizes) < least_rank:
-        raise value_error(where, "shape must have a batch axis", value)
+    static = isinstance(sizes, tuple) and all(is_int(n) or export.is_symbolic_dim(n) for n in sizes)
+    remedy = "did you mean images.shape?" if shape_of(value) is not None else ""
+    require_type(static, where, "shape must be a tuple of ints", value, remedy)
+    negative = any(is_int(n) and n < 0 for n in sizes)
+    require(not negative, where, "shape must not be negative", value)
+    require(len(sizes) >= least_rank, where, "shape must have a batch axis", value)
     return tuple(int(n) if is_int(n) else n for n in sizes)
 
 
@@ -189,16 +194,13 @@ def channel(where: str, sizes: tuple, channel_axis: Any, *, region: bool) -> int
         return rank - 1 if rank > 1 else None
     if channel_axis is None:
         return None
-    if not is_int(channel_axis):
-        wanted = '"auto", -1 (channels-last), 1 (channels-first) or None (no channel axis)'
-        raise value_error(where, f"channel_axis must be {wanted}", channel_axis)
+    wanted = '"auto", -1 (channels-last), 1 (channels-first) or None (no channel axis)'
+    require(is_int(channel_axis), where, f"channel_axis must be {wanted}", channel_axis)
     position = int(channel_axis) + (rank if int(channel_axis) < 0 else 0)
-    if 0 < position < rank:
-        return position
-    if region:
-        wanted = f"channel_axis={channel_axis} must name an axis but the first, or be None"
-        raise value_error(where, wanted, sizes)
-    return None
+    named = 0 < position < rank
+    wanted = f"channel_axis={channel_axis} must name an axis but the first, or be None"
+    require(named or not region, where, wanted, sizes)
+    return position if named else None
 
 
 def spatial(sizes: tuple, channel: int | None) -> tuple:
@@ -235,10 +237,9 @@ def number(where: str, argument: str, value: Any, wanted: str) -> Any:
 def alpha(where: str, value: Any, argument: str = "alpha") -> Any:
     """Checks the concentration of Beta(alpha, alpha), a scalar."""
     value = number(where, argument, value, "positive and finite")
-    if isinstance(value, float) and not LEAST <= value <= LARGEST:
-        remedy = "to switch mixing off use RandomApply(mixer, prob=0.0)"
-        wanted = f"{argument} must be positive and finite in float32"
-        raise value_error(where, wanted, value, remedy)
+    fits = not isinstance(value, float) or LEAST <= value <= LARGEST
+    remedy = "to switch mixing off use RandomApply(mixer, prob=0.0)"
+    require(fits, where, f"{argument} must be positive and finite in float32", value, remedy)
     return value
 
 
@@ -261,11 +262,10 @@ def choice(where: str, argument: str, value: Any, choices: tuple[str, ...], more
 
 def count(where: str, argument: str, value: Any, least: int | None) -> int:
     """Checks a static integer, which must be at least `least`."""
-    if not is_int(value):
-        remedy = "it shapes the program, so under jit close over it or name it in static_argnames"
-        raise type_error(where, f"{argument} must be a static Python int", value, remedy)
-    if least is not None and value < least:
-        raise value_error(where, f"{argument} must be at least {least}", value)
+    remedy = "it shapes the program, so under jit close over it or name it in static_argnames"
+    require_type(is_int(value), where, f"{argument} must be a static Python int", value, remedy)
+    reached = least is None or value >= least
+    require(reached, where, f"{argument} must be at least {least}", value)
     return operator.index(value)
 
 

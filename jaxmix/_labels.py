@@ -32,9 +32,8 @@ def checked(where: str, argument: str, value: Any, num_classes: Any) -> Array | 
         num_classes = _checks.count(where, "num_classes", num_classes, 1)
     if value.ndim == 2:
         return _dense_checked(where, argument, value, num_classes)
-    if not ids:
-        wanted = f"{argument} of rank 1 must be class ids, which are integers"
-        raise _checks.type_error(where, wanted, value, "regression targets are float[B, 1]")
+    wanted = f"{argument} of rank 1 must be class ids, which are integers"
+    _checks.require_type(ids, where, wanted, value, "regression targets are float[B, 1]")
     if num_classes is None:
         given = f"{argument} are class ids ({_checks.describe(value)})"
         raise ValueError(f"{where}: {given}: pass num_classes=K")
@@ -48,10 +47,9 @@ def _dense_checked(where, argument, value, num_classes):
     """Checks dense labels [B, K]. Integers must be 0 or 1: others may be ids, counts or shares."""
     ids = jnp.issubdtype(value.dtype, jnp.integer)
     if ids and value.shape[1] == 1:
-        raise ValueError(
-            f"{where}: {argument} {_checks.describe(value)} could be class ids or one-hot: "
-            "squeeze class ids to int[B], cast regression targets to float"
-        )
+        given = f"{argument} {_checks.describe(value)} could be class ids or one-hot"
+        remedy = "squeeze class ids to int[B], cast regression targets to float"
+        raise ValueError(f"{where}: {given}: {remedy}")
     heads = f"several heads take one plan.labels({argument}[:, i], num_classes=...) each"
     if ids and isinstance(value, np.ndarray):
         odd = value[(value != 0) & (value != 1)]
@@ -59,10 +57,9 @@ def _dense_checked(where, argument, value, num_classes):
             wanted = f"dense integer {argument} must be 0 and 1"
             remedy = f'{heads}; counts and shares are {argument}.astype("float32")'
             raise _checks.value_error(where, wanted, odd[0].item(), remedy)
-    if num_classes not in (None, value.shape[1]):
-        remedy = f"leave num_classes out for dense labels; {heads}"
-        wanted = f"num_classes={num_classes} must be the K of {argument}"
-        raise _checks.value_error(where, wanted, value, remedy)
+    wanted = f"num_classes={num_classes} must be the K of {argument}"
+    remedy = f"leave num_classes out for dense labels; {heads}"
+    _checks.require(num_classes in (None, value.shape[1]), where, wanted, value, remedy)
     return value
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict, Unpack, dataclass_transform, get_args, overload
 
 import jax
@@ -11,15 +11,14 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jaxmix import _checks, _labels, _pairing, _region
+from jaxmix import _checks, _labels, _pairing, _region, _sharding
 from jaxmix._beta import float32, from_uniforms, uniforms
 from jaxmix._checks import ChannelAxis
 from jaxmix._composite import jit
-from jaxmix._pairing import Flip, Pairing, PairingField, Withheld
+from jaxmix._pairing import Pairing, PairingField, Withheld
 from jaxmix._plan import Plan, assemble
 from jaxmix._pytree import STATIC, Frozen, pytree, replaced
 from jaxmix._region import BoxLaw, Painted
-from jaxmix._sharding import where_rows
 
 PerName = Literal["example", "pair", "batch"]
 Per = PerName | int
@@ -103,6 +102,7 @@ class Mixer(Frozen):
 
     per: Per = dataclasses.field(default="example", kw_only=True, metadata=STATIC)
     pairing: PairingField = dataclasses.field(default=DEFAULT_PAIRING, kw_only=True)
+    _own_draws = True  # Whether `per` is the granularity of `draw`. In policies it is not.
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -117,16 +117,16 @@ class Mixer(Frozen):
         vars(self).pop("_incomplete", None)
         self._set("pairing", _pairing.resolve(name, self.pairing))
         for field in self._fields:
-            self._set(field.name, _normal(getattr(self, field.name)))
+            value = _checks.sequence(getattr(self, field.name), arrays=False)
+            self._set(field.name, value.item() if isinstance(value, np.generic) else value)
             if not field.metadata.get("static"):
                 _check_leaves(name, field.name, getattr(self, field.name))
         self._set("per", per_rows(name, self.per))
-        if self.per == "pair" and not self.pairing.mutual:
-            wanted = 'per="pair" needs "swap" or "flip", whose partners are mutual'
-            raise _checks.value_error(name, wanted, self.pairing)
-        for field in self._fields_of_rows() if self._drawn_per != "example" else ():
+        wanted = 'per="pair" needs "swap" or "flip", whose partners are mutual'
+        _checks.require(self.per != "pair" or self.pairing.mutual, name, wanted, self.pairing)
+        for field in self._fields_of_rows():
             wanted = f'per must be "example" for {field}, the content of each row'
-            raise _checks.value_error(name, wanted, self.per)
+            _checks.require(self.per == "example" or not self._own_draws, name, wanted, self.per)
 
     def draw(self, key: Array, rows: Any, spatial: tuple) -> Painted:
         """Draws where the partner is painted, and how opaquely, for some rows.
@@ -233,10 +233,22 @@ class Mixer(Frozen):
         names = [field.name for field in self._fields if field.metadata.get("rows")]
         return [name for name in names if getattr(self, name) is not None]
 
-    @property
-    def _drawn_per(self) -> Per:
-        """The granularity of the rows that `draw` returns: `per`, but "example" for policies."""
-        return self.per
+    def _for_each_row(self, draw: Callable, batch: Any) -> Any:
+        """Calls `draw(rows)` for as many rows as `per` needs, and copies each draw to its rows."""
+        per, pairing, where = self.per, self.pairing, type(self).__name__
+        if per == "example":
+            return draw(batch)
+        if per == "batch":
+            return jax.tree.map(lambda v: jnp.broadcast_to(v, (batch, *v.shape[1:])), draw(1))
+        if per == "pair":  # A pair takes two draws and keeps the first.
+            drawn, first = draw(batch), lax.iota(jnp.int32, batch) <= pairing.partner(batch)
+            return jax.tree.map(lambda v: _sharding.where_rows(first, v, pairing.take(v)), drawn)
+        _checks.require(batch % per == 0, where, f"per={per} must divide the batch size", batch)
+        size = batch // pairing.groups
+        wanted = f"per={per} must divide the groups of the pairing, or be a multiple of them"
+        remedy = f"Flip(groups={batch // per}) pairs the rows that share a draw"
+        _checks.require(size % per == 0 or per % size == 0, where, wanted, f"{size} rows", remedy)
+        return jax.tree.map(lambda v: jnp.repeat(v, per, axis=0), draw(batch // per))
 
     def _paired(self, pairing: Pairing) -> "Mixer":
         """Copies the mixer with another pairing, also in the mixers in its fields."""
@@ -282,22 +294,22 @@ def _plan(mixer, where, key, shape, channel_axis) -> Plan:
 
 def draw_rows(mixer: Mixer, key: Array, batch: Any, spatial: tuple) -> Painted:
     """Draws from a mixer, checks the result, and copies it to each row of the batch."""
-    per, call = mixer._drawn_per, type(mixer).__name__
-    where = f"{call}.draw"
+    where, per, drawing = f"{type(mixer).__name__}.draw", mixer.per, mixer
     for name in mixer._fields_of_rows():
         for content in jax.tree.leaves(getattr(mixer, name)):
             _checks.batch(where, name, _checks.array(where, name, content), batch, "the images")
-    pairing = mixer.pairing
-    rows = number_of_draws(call, per, pairing, batch)
-    if per != "example":
+    if mixer._own_draws and per != "example":
         refusal = f'{where}: self.pairing needs per="example"; with per={per!r} rows share a draw'
-        mixer = mixer._paired(Withheld(type(pairing), refusal))
-    drawn = mixer.draw(key, rows, spatial)
-    if not (isinstance(drawn, tuple) and len(drawn) == 2):
-        raise _checks.type_error(where, "must return (region, opacity)", drawn)
-    region = _region.checked(where, drawn[0], rows, spatial)
-    opacity = _region.checked_opacity(where, drawn[1], rows)
-    return for_each_row((region, opacity), per, pairing, batch)
+        drawing = mixer._paired(Withheld(type(mixer.pairing), refusal))
+
+    def draw(rows):
+        drawn = drawing.draw(key, rows, spatial)
+        if not (isinstance(drawn, tuple) and len(drawn) == 2):
+            raise _checks.type_error(where, "must return (region, opacity)", drawn)
+        region = _region.checked(where, drawn[0], rows, spatial)
+        return region, _region.checked_opacity(where, drawn[1], rows)
+
+    return mixer._for_each_row(draw, batch) if mixer._own_draws else draw(batch)
 
 
 def per_rows(where: str, per: Any) -> Per:
@@ -305,32 +317,6 @@ def per_rows(where: str, per: Any) -> Per:
     if _checks.is_int(per):
         return _checks.count(where, "per", per, 1)
     return _checks.choice(where, "per", per, get_args(PerName), " or how many rows share a draw")
-
-
-def number_of_draws(where: str, per: Per, pairing: Pairing, batch: Any) -> Any:
-    """The number of draws for a batch. A pair takes two; `for_each_row` keeps the first."""
-    if not isinstance(per, int):
-        return 1 if per == "batch" else batch
-    if batch % per != 0:
-        raise _checks.value_error(where, f"per={per} must divide the batch size", batch)
-    size = batch // pairing.groups if isinstance(pairing, Flip) else batch
-    if size % per != 0 and per % size != 0:
-        remedy = f"Flip(groups={batch // per}) pairs the rows that share a draw"
-        wanted = f"per={per} must divide the groups of the pairing, or be a multiple of them"
-        raise _checks.value_error(where, wanted, f"{size} rows", remedy)
-    return batch // per
-
-
-def for_each_row(drawn: Any, per: Per, pairing: Pairing, batch: Any) -> Any:
-    """Copies each draw to all rows that share it."""
-    if per == "batch":
-        return jax.tree.map(lambda v: jnp.broadcast_to(v, (batch, *v.shape[1:])), drawn)
-    if isinstance(per, int):
-        return jax.tree.map(lambda v: jnp.repeat(v, per, axis=0), drawn)
-    if per == "pair":
-        first = lax.iota(jnp.int32, batch) <= pairing.partner(batch)
-        return jax.tree.map(lambda v: where_rows(first, v, pairing.take(v)), drawn)
-    return drawn
 
 
 class CutMix(Mixer):
@@ -416,8 +402,8 @@ class CutMix(Mixer):
             self._set("axes", _checks.counts("CutMix", "axes", self.axes, None))
         if self.minmax is not None:
             self._set("minmax", _region.minmax("CutMix", self.minmax))
-        if self.minmax is not None and self.box != "paper":
-            raise _checks.value_error("CutMix", "minmax and box are mutually exclusive", self.box)
+            wanted = "minmax and box are mutually exclusive"
+            _checks.require(self.box == "paper", "CutMix", wanted, self.box)
         super().__post_init__()
 
     def draw(self, key, rows, spatial) -> Painted:
@@ -477,13 +463,6 @@ class MixUp(Mixer):
         uniform = uniforms(key, rows, 2)
         lam = from_uniforms(uniform[:, 0], uniform[:, 1], float32(self.alpha))
         return None, 1 - (jnp.maximum(lam, 1 - lam) if self.fold else lam)
-
-
-def _normal(value: Any) -> Any:
-    """Converts a field's value to a form that can be hashed and printed."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return _checks.sequence(value, arrays=False)
 
 
 def _check_leaves(where: str, name: str, value: Any) -> None:

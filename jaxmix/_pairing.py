@@ -21,7 +21,6 @@ from jax.typing import ArrayLike
 
 from jaxmix import _checks, _sharding
 from jaxmix._pytree import STATIC, pytree
-from jaxmix._sharding import where_rows
 
 
 class Pairing:
@@ -29,6 +28,7 @@ class Pairing:
 
     mutual = False  # Whether each row is its partner's partner.
     random = False  # Whether it still has to be drawn.
+    groups = 1  # The number of equal parts of the batch that rows are paired within.
 
     def drawn(self, key: Array, batch: Any) -> "Pairing":
         """Draws the random part of this pairing, if any, for a batch of the given size."""
@@ -39,6 +39,10 @@ class Pairing:
 
     def take(self, x: ArrayLike) -> Array:
         """Returns each row's partner, taken from `x` along axis 0."""
+        return self._take(jnp.asarray(_checks.array(f"{type(self).__name__}.take", "x", x)))
+
+    def _take(self, x: Array) -> Array:
+        """Does the work of `take` for a checked array."""
         raise NotImplementedError
 
     def partner(self, batch: Any) -> Array:
@@ -52,11 +56,6 @@ class Pairing:
     def within(self, start: int, stop: int, batch: int) -> "Pairing | None":
         """The pairing of the rows from `start` to `stop`; None if some partners lie outside."""
         return self if stop - start == batch else None
-
-
-def rows_of(where: str, x: ArrayLike) -> Array:
-    """Checks the array that a pairing takes rows from."""
-    return jnp.asarray(_checks.array(where, "x", x))
 
 
 PairingName = Literal["swap", "flip", "roll", "permutation"]
@@ -124,8 +123,7 @@ class Swap(Pairing):
     def within(self, start: int, stop: int, batch: int) -> Pairing | None:
         return None if start % 2 or (stop % 2 and stop < batch) else self
 
-    def take(self, x: ArrayLike) -> Array:
-        x = rows_of("Swap.take", x)
+    def _take(self, x: Array) -> Array:
         batch, parts = x.shape[0], _sharding.parts(x)
         # As many groups of whole pairs as there are devices, or nearly: they exchange nothing.
         groups = math.gcd(batch // 2, parts) if self.own(batch) is None and batch > 0 else 1
@@ -139,8 +137,8 @@ class Swap(Pairing):
             grouped = x.reshape(groups, x.shape[0] // groups, *x.shape[1:])
             return jax.vmap(lambda x: self._padded(x, 1))(grouped).reshape(x.shape)
         row, alone = lax.iota(jnp.int32, x.shape[0]), self.own(x.shape[0])
-        swapped = where_rows(row % 2 == 0, _shifted(x, -1), _shifted(x, 1))
-        return swapped if alone is None else where_rows(alone, x, swapped)
+        swapped = _sharding.where_rows(row % 2 == 0, _shifted(x, -1), _shifted(x, 1))
+        return swapped if alone is None else _sharding.where_rows(alone, x, swapped)
 
 
 @pytree()
@@ -188,8 +186,7 @@ class Flip(Pairing):
         whole = start % size == stop % size == 0
         return Flip(groups=max((stop - start) // size, 1)) if whole else None
 
-    def take(self, x: ArrayLike) -> Array:
-        x = rows_of("Flip.take", x)
+    def _take(self, x: Array) -> Array:
         if self.groups == 1:
             return jnp.flip(x, 0)
         self.check("Flip.take", x.shape[0])
@@ -232,8 +229,7 @@ class Roll(Pairing):
     def within(self, start: int, stop: int, batch: int) -> Pairing | None:
         return self if self.shift == 0 else super().within(start, stop, batch)
 
-    def take(self, x: ArrayLike) -> Array:
-        x = rows_of("Roll.take", x)
+    def _take(self, x: Array) -> Array:
         batch, whole = x.shape[0], _sharding.parts(x) == 1
         shift = self._reduced(batch)
         if shift == 0:
@@ -241,11 +237,10 @@ class Roll(Pairing):
 
         def padded(x):
             first = lax.iota(jnp.int32, batch) < shift
-            return where_rows(first, _shifted(x, shift - batch), _shifted(x, shift))
+            return _sharding.where_rows(first, _shifted(x, shift - batch), _shifted(x, shift))
 
-        def rolled(x):
-            return _sharding.keep_sharding(lambda x: jnp.roll(x, self.shift, 0), x)
-
+        roll = functools.partial(jnp.roll, shift=self.shift, axis=0)
+        rolled = functools.partial(_sharding.keep_sharding, roll)
         on_tpu = padded if whole and isinstance(batch, int) else rolled
         return _fastest(self, x, rolled, on_tpu)
 
@@ -307,17 +302,13 @@ class Permutation(Pairing):
             _checks.batch(where, "the index of Permutation", self.index, batch, "the images")
 
     def partner(self, batch: Any) -> Array:
-        return self._known_index().astype(jnp.int32)
-
-    def take(self, x: ArrayLike) -> Array:
-        return _sharding.rows_at(rows_of("Permutation.take", x), self._known_index())
-
-    def _known_index(self) -> Array:
-        """The index; raises if it is not drawn yet."""
         if self.index is None:
             remedy = "mixer.plan draws one, Permutation(index) replays a given one"
             raise ValueError(f"Permutation: the cycle is not drawn yet; {remedy}")
-        return jnp.asarray(self.index)
+        return jnp.asarray(self.index).astype(jnp.int32)
+
+    def _take(self, x: Array) -> Array:
+        return _sharding.rows_at(x, self.partner(x.shape[0]))
 
 
 SAME_ROW: Any = Roll(0)
@@ -381,11 +372,10 @@ class Neighbour(Pairing):
         local = self.local.within(start, stop, batch)
         return None if local is None else Neighbour(self.axis_name, local)
 
-    def take(self, x: ArrayLike) -> Array:
+    def _take(self, x: Array) -> Array:
         size = self._axis_size("Neighbour.take")
         # Send before `local` selects: a cycle drawn on this device is over the rows it receives.
         sent = [((device + 1) % size, device) for device in range(size)]
-        x = rows_of("Neighbour.take", x)
         return self.local.take(lax.ppermute(x, self.axis_name, sent))
 
     def _axis_size(self, where: str) -> int:
@@ -445,9 +435,8 @@ def resolve(where: str, pairing: Any, argument: str = "pairing") -> Pairing:
 
 def same(one: Pairing, other: Pairing) -> bool:
     """Whether two pairings have the same type, settings and index."""
-    if jax.tree.structure(one) != jax.tree.structure(other):
-        return False
-    return all(map(_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
+    alike = jax.tree.structure(one) == jax.tree.structure(other)
+    return alike and all(map(_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -95,9 +95,8 @@ class Plan:
         batch = shape[0]
         pairing = _pairing.resolve(where, pairing)
         pairing.check(where, batch)
-        if pairing.random:
-            remedy = "pass Permutation(index), the partner of each row"
-            raise _checks.value_error(where, "pairing must be drawn already", pairing, remedy)
+        remedy = "pass Permutation(index), the partner of each row"
+        _checks.require(not pairing.random, where, "pairing must be drawn already", pairing, remedy)
         _checks.channel(where, shape, channel_axis, region=False)
         spatial = () if region is None else _checks.canvas(where, shape, channel_axis)
         region = _region.checked(where, region, batch, spatial)
@@ -234,9 +233,8 @@ class Plan:
         labels, donors = self._both(where, "labels", labels, donors, check)
         if donors is not None:
             width, other = (num_classes if y.ndim == 1 else y.shape[1] for y in (labels, donors))
-            if width != other:
-                wanted = f"donors must have as many classes as labels, {width}"
-                raise _checks.value_error(where, wanted, donors)
+            wanted = f"donors must have as many classes as labels, {width}"
+            _checks.require(width == other, where, wanted, donors)
         smoothing = _labels.checked_smoothing(where, smoothing, labels)
         return _mixed_labels(self, labels, donors, smoothing, num_classes)
 
@@ -311,13 +309,11 @@ class Plan:
         """
         where = "Plan.loss"
         leaves, tree = jax.tree.flatten(labels, is_leaf=_checks.is_variable)
-        if not leaves:
-            raise _checks.type_error(where, "labels must be arrays", labels)
+        _checks.require_type(leaves, where, "labels must be arrays", labels)
         given, other = jax.tree.flatten(donors, is_leaf=_checks.is_variable)
         if donors is not None and other != tree:
-            raise _checks.type_error(
-                where, f"donors must have the structure of labels, {tree}", other
-            )
+            wanted = f"donors must have the structure of labels, {tree}"
+            raise _checks.type_error(where, wanted, other)
         pairs = zip(leaves, given or [None] * len(leaves), strict=True)
         pairs = [self._both(where, "labels", *pair) for pair in pairs]
         sides = [label for label, _ in pairs], [self._partners(*pair) for pair in pairs]
@@ -348,12 +344,11 @@ class Plan:
             [0.75 0.5 ]
         """
         where = "Plan.accuracy"
-        logits = self._batch(where, "logits", logits)
-        if _checks.real(where, "logits", logits).ndim != 2:
-            raise _checks.value_error(where, "logits must be [B, K]", logits)
+        scores = _checks.real(where, "logits", self._batch(where, "logits", logits))
+        _checks.require(scores.ndim == 2, where, "logits must be [B, K]", scores)
         labels, donors = self._both(where, "labels", labels, donors, _labels.class_ids)
         credit = jit(Plan.loss, static_argnums=1)  # Hits are mixed like losses.
-        return credit(self, _labels.top_class, logits, labels, donors=donors)
+        return credit(self, _labels.top_class, scores, labels, donors=donors)
 
     def only(self, valid: ArrayLike | Box, *, donors: ArrayLike | Box | None = None) -> "Plan":
         """Restricts the plan to valid rows or pixels, and leaves the others unmixed.
@@ -483,10 +478,9 @@ class Plan:
                 f"{where}: rows {start} to {stop} of {batch} have partners outside of the slice "
                 f"with {self.pairing!r}; slice Swap() at even rows, Flip(groups=n) at whole groups"
             )
-        arrays = jax.tree.map(_sharding.with_whole_rows, (self.region, self.opacity, self.lam))
-        region, opacity, lam = jax.tree.map(lambda x: x[start:stop], arrays)
-        new = {"pairing": pairing, "region": region, "opacity": opacity, "lam": lam}
-        return replaced(self, **new, batch=stop - start)
+        arrays = jax.tree.map(_sharding.with_whole_rows, replaced(self, pairing=None))
+        sliced = jax.tree.map(lambda x: x[start:stop], arrays)
+        return replaced(sliced, pairing=pairing, batch=stop - start)
 
     def at(self, shape: tuple[int, ...], *, channel_axis: ChannelAxis = "auto") -> "Plan":
         """Adapts the plan to another resolution, for example to a map of tokens.
@@ -558,9 +552,8 @@ class Plan:
     def _shape(self, where: str, shape: Any) -> tuple:
         """Checks a static shape, which must have the batch size of this plan."""
         shape = _checks.shape(where, shape)
-        if shape[0] != self._size(where):
-            wanted = f"the plan was made for a batch of {self.batch}"
-            raise _checks.value_error(where, wanted, shape)
+        wanted = f"the plan was made for a batch of {self.batch}"
+        _checks.require(shape[0] == self._size(where), where, wanted, shape)
         return shape
 
     def _both(self, where, argument, value, donors, check=_checks.array, *, like=False):
@@ -569,9 +562,8 @@ class Plan:
         if donors is None:
             return value, None
         donors = self._batch(where, "donors", donors, check)
-        if like and donors.shape != value.shape:
-            wanted = f"donors must have the shape of {argument}, {value.shape}"
-            raise _checks.value_error(where, wanted, donors)
+        wanted = f"donors must have the shape of {argument}, {value.shape}"
+        _checks.require(not like or donors.shape == value.shape, where, wanted, donors)
         if like and donors.dtype != value.dtype:
             wanted = f"donors must have the dtype of {argument}, {value.dtype}"
             raise _checks.type_error(where, wanted, donors, "cast one of them")

@@ -14,14 +14,7 @@ from jax.typing import ArrayLike
 
 from jaxmix import _checks, _pairing, _region
 from jaxmix._beta import float32, uniforms
-from jaxmix._mixers import (
-    Mixer,
-    check_mixer,
-    check_mixers,
-    draw_rows,
-    for_each_row,
-    number_of_draws,
-)
+from jaxmix._mixers import Mixer, check_mixer, check_mixers, draw_rows
 from jaxmix._pairing import PairingField
 from jaxmix._region import Box, Mask, Painted
 from jaxmix._sharding import where_rows
@@ -31,6 +24,7 @@ class _Policy(Mixer):
     """Base class for policies. A plan has one pairing, so a policy has its mixers' pairing."""
 
     pairing: PairingField = dataclasses.field(init=False)
+    _own_draws = False  # `per` is the granularity of the choice; each mixer has its own.
 
     def _take_pairing(self, mixers):
         """Takes the pairing of the mixers; must run before the checks of the base class."""
@@ -43,15 +37,9 @@ class _Policy(Mixer):
                 )
         self._set("pairing", mixers[0].pairing)
 
-    @property
-    def _drawn_per(self):
-        """A policy draws a row for each example, as each mixer has its own granularity."""
-        return "example"
-
     def _uniform(self, key, rows):
         """Draws float32[rows] in [0, 1), with the granularity of the policy."""
-        draws = number_of_draws(type(self).__name__, self.per, self.pairing, rows)
-        return for_each_row(uniforms(key, draws, 1)[:, 0], self.per, self.pairing, rows)
+        return self._for_each_row(lambda draws: uniforms(key, draws, 1)[:, 0], rows)
 
 
 class RandomChoice(_Policy):
@@ -84,8 +72,7 @@ class RandomChoice(_Policy):
 
     def __post_init__(self):
         mixers = check_mixers("RandomChoice", self.mixers)
-        if not mixers:
-            raise _checks.value_error("RandomChoice", "mixers must not be empty", mixers)
+        _checks.require(mixers, "RandomChoice", "mixers must not be empty", mixers)
         self._take_pairing(mixers)
         if self.probs is not None:
             self._set("probs", _probs("RandomChoice", self.probs, len(self.mixers)))
@@ -157,12 +144,10 @@ def _probs(where: str, value: Any, count: int) -> Any:
     value = _checks.sequence(value)
     listed = isinstance(value, tuple)
     shape = (len(value),) if listed else _checks.shape_of(value)
-    if shape is None:
-        raise _checks.type_error(where, "probs must be a sequence of numbers", value)
+    _checks.require_type(shape is not None, where, "probs must be a sequence of numbers", value)
     value = value if listed else _checks.real(where, "probs", value)
-    if shape != (count,):
-        wanted = f"probs must have one number for each of the {count} mixers"
-        raise _checks.value_error(where, wanted, value)
+    wanted = f"probs must have one number for each of the {count} mixers"
+    _checks.require(shape == (count,), where, wanted, value)
     if not listed:
         return value
     value = tuple(_checks.number(where, "each of probs", prob, "not negative") for prob in value)

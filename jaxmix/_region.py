@@ -200,9 +200,8 @@ def overlap(region: Box | Mask, valid: Box | Mask, spatial: tuple) -> Box | Mask
         start, stop = jnp.maximum(one.start, other.start), jnp.minimum(one.stop, other.stop)
         return Box(start, stop, one.grid)
     known, painted = (jnp.asarray(as_mask(r, spatial).painted) for r in (valid, region))
-    return Mask(
-        jnp.where(known, _sharding.spread_like(known, painted), jnp.zeros((), painted.dtype))
-    )
+    painted = _sharding.spread_like(known, painted)
+    return Mask(jnp.where(known, painted, jnp.zeros((), painted.dtype)))
 
 
 def _count(region: Box | Mask) -> Array:
@@ -213,9 +212,7 @@ def _count(region: Box | Mask) -> Array:
     return jnp.prod((region.stop - region.start).astype(jnp.float32), axis=1)
 
 
-def settle(
-    region: Box | Mask, spatial: tuple, valid: Box | Mask | None = None
-) -> tuple[Box | Mask, Array]:
+def settle(region: Box | Mask, spatial: tuple, valid: Region = None) -> tuple[Box | Mask, Array]:
     """Clips a region to the image, and computes float32[B], the original's share of it.
 
     The share counts all pixels, or the valid ones only. It is 1 if there are none.
@@ -258,9 +255,8 @@ def inside(box: Box, shape: tuple, axes: tuple[int, ...], stretch: int = 1) -> A
         start, size = (lax.expand_dims(x[:, d], range(1, rank)) for x in (starts, sizes))
         if stretch > 1 and axis == axes[-1]:
             start, size = start * stretch, size * stretch
-        index = lax.broadcasted_iota(
-            jnp.uint32, [n if a == axis else 1 for a, n in enumerate(shape)], axis
-        )
+        along = [n if a == axis else 1 for a, n in enumerate(shape)]
+        index = lax.broadcasted_iota(jnp.uint32, along, axis)
         result &= index - start < size
         whole &= size >= shape[axis]
     # `whole` is one bool per row. For rows without a border inside, such as those of a MixUp in a
@@ -318,10 +314,9 @@ def cells(where: str, grid: Any, extents: tuple) -> tuple[int, ...]:
     """The side of a cell along each axis; raises unless it divides the extent."""
     sides = grid if isinstance(grid, tuple) else (grid,) * len(extents)
     if len(sides) != len(extents) or any(n % m != 0 for n, m in zip(extents, sides, strict=True)):
-        raise ValueError(
-            f"{where}: grid={grid} must divide the extents {extents} that the box limits; resize "
-            "or pad the images, choose another grid, or make symbolic extents static"
-        )
+        wanted = f"grid={grid} must divide the extents {extents} that the box limits"
+        remedy = "resize or pad the images, choose another grid, or make symbolic extents static"
+        raise ValueError(f"{where}: {wanted}; {remedy}")
     return sides
 
 

@@ -215,10 +215,7 @@ def torchvision(
 
 
 def big_vision(
-    p: ArrayLike,
-    *,
-    pairing: Pairing | PairingName | None = None,
-    per: Per | None = None,
+    p: ArrayLike, *, pairing: Pairing | PairingName | None = None, per: Per | None = None
 ) -> Mixer:
     """Makes the mixer of big_vision's `mixup`: one folded lambda for each batch.
 

@@ -20,7 +20,6 @@ from jaxmix import _checks
 from jaxmix._checks import ChannelAxis
 from jaxmix._composite import blends
 from jaxmix._mixers import CutMix, Mixer, MixUp, PerName, check_mixer
-from jaxmix._pairing import Flip
 from jaxmix._plan import Plan
 from jaxmix._policies import RandomApply, RandomChoice
 
@@ -74,7 +73,7 @@ def check(
     policy = RandomApply(RandomChoice((mixer, *others), probs=(0.6, 0.2, 0.2)), 0.8)
     layout: Any = {"channel_axis": channel_axis}
     variants = [mixer, policy]
-    group = shape[0] // (mixer.pairing.groups if isinstance(mixer.pairing, Flip) else 1)
+    group = shape[0] // mixer.pairing.groups
     run = max((n for n in range(1, group) if group % n == 0), default=1)
     for per in (per for per in (*get_args(PerName), run) if per != mixer.per):
         with contextlib.suppress(ValueError):  # Not every mixer has every granularity.
