@@ -92,7 +92,9 @@ def array(where: str, argument: str, value: Any) -> Array | np.ndarray:
         value = jnp.asarray(value)
     if not isinstance(value, Array | np.ndarray):
         got, remedy = type(value).__name__, f"pass jnp.asarray({argument})"
-        if not (isinstance(value, list | tuple | None) or jax.tree_util.all_leaves([value])):
+        if value is None:
+            remedy = "is an argument or a field missing?"
+        elif not (isinstance(value, list | tuple) or jax.tree_util.all_leaves([value])):
             remedy = "pass its arrays one by one, as in jax.tree.map(plan.images, tree)"
         raise TypeError(f"{where}: {argument} must be an array, got {got}; {remedy}")
     require(value.ndim > 0, where, f"{argument} must have a batch axis", value)
@@ -106,13 +108,15 @@ def of_jax(where: str, argument: str, value: Any) -> Any:
         if not (known and value.dtype.isnative):
             to = f'"{value.dtype.name}"' if known else "..."
             remedy = f"cast it: {argument}.astype({to})"
-            raise type_error(where, f"{argument} must have a dtype of JAX", value, remedy)
+            raise type_error(
+                where, f"{argument} must have a dtype that JAX supports", value, remedy
+            )
     return value
 
 
 def parentheses(value: Any) -> str:
     """The remedy if a class was passed instead of an instance."""
-    return f"with parentheses: {value.__name__}()" if isinstance(value, type) else ""
+    return f"add parentheses: {value.__name__}()" if isinstance(value, type) else ""
 
 
 def real(where: str, argument: str, value: Any) -> Any:
@@ -126,7 +130,7 @@ def real(where: str, argument: str, value: Any) -> Any:
 def batch(where: str, argument: str, value: Any, size: Any, of: str) -> None:
     """Checks that an array has the batch size of another array or of a plan."""
     if value.shape[0] != size:
-        raise value_error(where, f"{argument} must have the batch size of {of}, {size}", value)
+        raise value_error(where, f"{argument} must have batch size {size}, like {of}", value)
 
 
 def shaped(where: str, argument: str, value: Any, shape: tuple) -> Array:
@@ -146,16 +150,16 @@ def key(where: str, value: Any) -> None:
         if typed or value.dtype == raw.dtype:
             if value.shape == one:
                 return
-            remedy = "wrap a raw key of another PRNG by jax.random.wrap_key_data(key, impl=...)"
+            remedy = "wrap a raw key of another PRNG with jax.random.wrap_key_data(key, impl=...)"
             if value.shape[value.ndim - len(one) :] == one:
                 remedy = "use jax.vmap for a batch of keys"
         elif value.shape == one and jnp.issubdtype(value.dtype, np.integer):
             remedy = 'a raw key is uint32: pass key.astype("uint32")'
     elif is_variable(value):
-        remedy = "pass the key that it holds, key[...]"
+        remedy = "pass the key inside it: key[...]"
     elif callable(value):
-        remedy = "call it for a key, as in rngs() or rngs.mix()"
-    wanted = "key must be one PRNG key, the first argument, such as jax.random.key(0)"
+        remedy = "call it to get a key, as in rngs() or rngs.mix()"
+    wanted = "key, the first argument, must be one PRNG key such as jax.random.key(0)"
     raise type_error(where, wanted, value, remedy)
 
 
@@ -172,7 +176,7 @@ def shape(where: str, value: Any, *, least_rank: int = 1) -> tuple:
     remedy = "did you mean images.shape?" if shape_of(value) is not None else ""
     require_type(static, where, "shape must be a tuple of ints", value, remedy)
     negative = any(is_int(n) and n < 0 for n in sizes)
-    require(not negative, where, "shape must not be negative", value)
+    require(not negative, where, "sizes in shape must not be negative", value)
     require(len(sizes) >= least_rank, where, "shape must have a batch axis", value)
     return tuple(int(n) if is_int(n) else n for n in sizes)
 
@@ -189,7 +193,7 @@ def channel(where: str, sizes: tuple, channel_axis: Any, *, region: bool) -> int
         if region and (rank == 3 or (rank > 3 and few[1] and sizes[1] != sizes[2] and not few[-1])):
             other = "None for greyscale [B, H, W]" if rank == 3 else "1 for channels-first"
             remedy = f"pass channel_axis={other}, or channel_axis=-1 if the last axis is channels"
-            wanted = f"images of rank {rank} can be read in two ways"
+            wanted = f"the layout of images of rank {rank} is ambiguous"
             raise value_error(where, wanted, sizes, remedy)
         return rank - 1 if rank > 1 else None
     if channel_axis is None:
@@ -198,7 +202,7 @@ def channel(where: str, sizes: tuple, channel_axis: Any, *, region: bool) -> int
     require(is_int(channel_axis), where, f"channel_axis must be {wanted}", channel_axis)
     position = int(channel_axis) + (rank if int(channel_axis) < 0 else 0)
     named = 0 < position < rank
-    wanted = f"channel_axis={channel_axis} must name an axis but the first, or be None"
+    wanted = f"channel_axis={channel_axis} must be an axis other than the batch axis, or None"
     require(named or not region, where, wanted, sizes)
     return position if named else None
 
@@ -213,7 +217,7 @@ def canvas(where: str, sizes: tuple, channel_axis: Any) -> tuple:
     extents = spatial(sizes, channel(where, sizes, channel_axis, region=True))
     if not extents or any(is_int(extent) and extent == 0 for extent in extents):
         wanted = "a region needs images with spatial axes, each of at least one pixel"
-        remedy = "pass channel_axis=None if the last axis is no channel axis"
+        remedy = "pass channel_axis=None if the last axis is not a channel axis"
         raise value_error(where, wanted, sizes, remedy)
     return extents
 
@@ -262,7 +266,7 @@ def choice(where: str, argument: str, value: Any, choices: tuple[str, ...], more
 
 def count(where: str, argument: str, value: Any, least: int | None) -> int:
     """Checks a static integer, which must be at least `least`."""
-    remedy = "it shapes the program, so under jit close over it or name it in static_argnames"
+    remedy = "under jit, close over it or name it in static_argnames"
     require_type(is_int(value), where, f"{argument} must be a static Python int", value, remedy)
     reached = least is None or value >= least
     require(reached, where, f"{argument} must be at least {least}", value)

@@ -21,9 +21,9 @@ def checked(where: str, argument: str, value: Any, num_classes: Any) -> Array | 
     if value.ndim > 2:
         frames = f"{argument}.astype('float32')"
         remedy = (
-            "integer maps go to plan.maps, real-valued ones to plan.images; labels of frames are "
-            f"plan.images({frames}, channel_axis=-1) if images are [B, T, C], and if they are "
-            "[B, T, F, C], plan.at((B, T, 1, K), channel_axis=-1)"
+            "pass integer maps to plan.maps, and real-valued maps to plan.images; mix labels of "
+            f"frames by plan.images({frames}, channel_axis=-1) for images [B, T, C], and for "
+            "images [B, T, F, C] by plan.at((B, T, 1, K), channel_axis=-1)"
             f".images({frames}[:, :, None], channel_axis=-1)[:, :, 0]"
         )
         wanted = f"{argument} must be class ids int[B] or dense [B, K]"
@@ -32,8 +32,8 @@ def checked(where: str, argument: str, value: Any, num_classes: Any) -> Array | 
         num_classes = _checks.count(where, "num_classes", num_classes, 1)
     if value.ndim == 2:
         return _dense_checked(where, argument, value, num_classes)
-    wanted = f"{argument} of rank 1 must be class ids, which are integers"
-    _checks.require_type(ids, where, wanted, value, "regression targets are float[B, 1]")
+    wanted = f"{argument} of rank 1 must be integer class ids"
+    _checks.require_type(ids, where, wanted, value, "pass regression targets as float[B, 1]")
     if num_classes is None:
         given = f"{argument} are class ids ({_checks.describe(value)})"
         raise ValueError(f"{where}: {given}: pass num_classes=K")
@@ -50,15 +50,15 @@ def _dense_checked(where, argument, value, num_classes):
         given = f"{argument} {_checks.describe(value)} could be class ids or one-hot"
         remedy = "squeeze class ids to int[B], cast regression targets to float"
         raise ValueError(f"{where}: {given}: {remedy}")
-    heads = f"several heads take one plan.labels({argument}[:, i], num_classes=...) each"
+    heads = f"for several heads call plan.labels({argument}[:, i], num_classes=...) for each"
     if ids and isinstance(value, np.ndarray):
         odd = value[(value != 0) & (value != 1)]
         if odd.size:
-            wanted = f"dense integer {argument} must be 0 and 1"
-            remedy = f'{heads}; counts and shares are {argument}.astype("float32")'
+            wanted = f"dense integer {argument} must be 0 or 1"
+            remedy = f'{heads}, for counts or shares pass {argument}.astype("float32")'
             raise _checks.value_error(where, wanted, odd[0].item(), remedy)
-    wanted = f"num_classes={num_classes} must be the K of {argument}"
-    remedy = f"leave num_classes out for dense labels; {heads}"
+    wanted = f"num_classes={num_classes} does not match the K of {argument}"
+    remedy = f"omit num_classes for dense labels; {heads}"
     _checks.require(num_classes in (None, value.shape[1]), where, wanted, value, remedy)
     return value
 
@@ -79,7 +79,7 @@ def checked_smoothing(where: str, value: Any, labels: Array | np.ndarray) -> Any
         return None
     value = _checks.fraction(where, "smoothing", value, one=False)
     if regression and not (isinstance(value, float) and value == 0):
-        wanted = "smoothing spreads over classes, and regression targets have none"
+        wanted = "smoothing needs class labels, not regression targets [B, 1]"
         raise _checks.value_error(where, wanted, labels)
     return None if regression else value
 

@@ -23,6 +23,7 @@ from jaxmix._region import BoxLaw, Painted
 PerName = Literal["example", "pair", "batch"]
 Per = PerName | int
 DEFAULT_PAIRING: Any = "swap"
+STATIC_REMEDY = 'mark a mode with dataclasses.field(metadata={"static": True})'
 
 
 class CallOptions(TypedDict, total=False):
@@ -119,13 +120,12 @@ class Mixer(Frozen):
         for field in self._fields:
             value = _checks.sequence(getattr(self, field.name), arrays=False)
             self._set(field.name, value.item() if isinstance(value, np.generic) else value)
-            if not field.metadata.get("static"):
-                _check_leaves(name, field.name, getattr(self, field.name))
+            _check_field(name, field, getattr(self, field.name))
         self._set("per", per_rows(name, self.per))
-        wanted = 'per="pair" needs "swap" or "flip", whose partners are mutual'
+        wanted = 'per="pair" needs a mutual pairing, "swap" or "flip"'
         _checks.require(self.per != "pair" or self.pairing.mutual, name, wanted, self.pairing)
         for field in self._fields_of_rows():
-            wanted = f'per must be "example" for {field}, the content of each row'
+            wanted = f'per must be "example", because the field {field} has data of each row'
             _checks.require(self.per == "example" or not self._own_draws, name, wanted, self.per)
 
     def draw(self, key: Array, rows: Any, spatial: tuple) -> Painted:
@@ -245,9 +245,9 @@ class Mixer(Frozen):
             return jax.tree.map(lambda v: _sharding.where_rows(first, v, pairing.take(v)), drawn)
         _checks.require(batch % per == 0, where, f"per={per} must divide the batch size", batch)
         size = batch // pairing.groups
-        wanted = f"per={per} must divide the groups of the pairing, or be a multiple of them"
-        remedy = f"Flip(groups={batch // per}) pairs the rows that share a draw"
-        _checks.require(size % per == 0 or per % size == 0, where, wanted, f"{size} rows", remedy)
+        wanted = f"per={per} must divide the group size of the pairing, or be a multiple of it"
+        remedy = f"use Flip(groups={batch // per})"
+        _checks.require(size % per == 0 or per % size == 0, where, wanted, size, remedy)
         return jax.tree.map(lambda v: jnp.repeat(v, per, axis=0), draw(batch // per))
 
     def _paired(self, pairing: Pairing) -> "Mixer":
@@ -300,10 +300,16 @@ def draw_rows(mixer: Mixer, key: Array, batch: Any, spatial: tuple) -> Painted:
             _checks.batch(where, name, _checks.array(where, name, content), batch, "the images")
     if mixer._own_draws and per != "example":
         refusal = f'{where}: self.pairing needs per="example"; with per={per!r} rows share a draw'
+        refusal += '; mark a field with data of each row with metadata={"rows": True}'
         drawing = mixer._paired(Withheld(type(mixer.pairing), refusal))
 
     def draw(rows):
-        drawn = drawing.draw(key, rows, spatial)
+        try:
+            drawn = drawing.draw(key, rows, spatial)
+        except TypeError as error:
+            if "trace" in str(error).lower():
+                error.add_note(f"{where}: fields are traced numbers; {STATIC_REMEDY}")
+            raise
         if not (isinstance(drawn, tuple) and len(drawn) == 2):
             raise _checks.type_error(where, "must return (region, opacity)", drawn)
         region = _region.checked(where, drawn[0], rows, spatial)
@@ -465,14 +471,16 @@ class MixUp(Mixer):
         return None, 1 - (jnp.maximum(lam, 1 - lam) if self.fold else lam)
 
 
-def _check_leaves(where: str, name: str, value: Any) -> None:
-    """Raises unless a field holds numbers or arrays that can be leaves."""
+def _check_field(where: str, field: dataclasses.Field, value: Any) -> None:
+    """Raises unless a mode is no array, and any other field holds numbers or arrays."""
+    if field.metadata.get("static"):
+        wanted = f"the field {field.name} is static, so it must not be an array"
+        return _checks.require_type(_checks.shape_of(value) is None, where, wanted, value)
     for leaf in jax.tree.leaves(value):
-        if not isinstance(leaf, int | float | complex) and _checks.shape_of(leaf) is None:
-            wanted = f"the field {name} must hold numbers or arrays"
-            remedy = 'mark a mode by dataclasses.field(metadata={"static": True})'
-            raise _checks.type_error(where, wanted, leaf, remedy)
-        _checks.of_jax(where, name, leaf)
+        number = isinstance(leaf, int | float | complex) or _checks.shape_of(leaf) is not None
+        wanted = f"the field {field.name} must hold numbers or arrays"
+        _checks.require_type(number, where, wanted, leaf, STATIC_REMEDY)
+        _checks.of_jax(where, field.name, leaf)
 
 
 def check_mixers(where: str, mixers: Any) -> tuple[Mixer, ...]:

@@ -167,7 +167,7 @@ class Flip(Pairing):
 
     def check(self, where: str, batch: Any) -> None:
         if self.groups > 1 and batch % self.groups != 0:
-            wanted = "the batch size must be a multiple of the groups of the pairing"
+            wanted = "the batch size must be a multiple of groups"
             raise ValueError(f"{where}: {wanted}, got {batch} rows for {self!r}")
 
     def partner(self, batch: Any) -> Array:
@@ -303,7 +303,7 @@ class Permutation(Pairing):
 
     def partner(self, batch: Any) -> Array:
         if self.index is None:
-            remedy = "mixer.plan draws one, Permutation(index) replays a given one"
+            remedy = "draw it with mixer.plan, or pass Permutation(index)"
             raise ValueError(f"Permutation: the cycle is not drawn yet; {remedy}")
         return jnp.asarray(self.index).astype(jnp.int32)
 
@@ -345,7 +345,7 @@ class Neighbour(Pairing):
     def __post_init__(self):
         if not isinstance(self.axis_name, str):
             wanted = "axis_name must be the name of one axis of jax.pmap or jax.shard_map"
-            remedy = "over two axes nest one in the other's local"
+            remedy = "for two axes nest them: Neighbour(a, local=Neighbour(b))"
             raise _checks.type_error("Neighbour", wanted, self.axis_name, remedy)
         object.__setattr__(self, "local", resolve("Neighbour", self.local, "local"))
 
@@ -386,9 +386,9 @@ class Neighbour(Pairing):
                 return size
             problem = "has size 1, so there is no neighbouring device"
         raise ValueError(
-            f"{where}: the axis {self.axis_name!r} of Neighbour {problem}; jax.pmap or "
-            "jax.shard_map must map over it, by that name, on two devices or more; on one device, "
-            "and under jax.jit with shardings, use Swap(), Flip() or Roll()"
+            f"{where}: the axis {self.axis_name!r} of Neighbour {problem}; map over it with "
+            "jax.pmap or jax.shard_map on at least two devices, or use Swap(), Flip() or Roll() on "
+            "one device and under jax.jit with shardings"
         )
 
 

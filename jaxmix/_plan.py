@@ -100,8 +100,6 @@ class Plan:
         _checks.channel(where, shape, channel_axis, region=False)
         spatial = () if region is None else _checks.canvas(where, shape, channel_axis)
         region = _region.checked(where, region, batch, spatial)
-        if opacity is not None and not _checks.shape_of(opacity):
-            opacity = jnp.broadcast_to(_checks.fraction(where, "opacity", opacity), (batch,))
         opacity = _region.checked_opacity(where, opacity, batch)
         return assemble(pairing, region, opacity, batch, spatial)
 
@@ -185,7 +183,9 @@ class Plan:
         number = jnp.issubdtype(images.dtype, jnp.number)
         if not number and blends(self.region, self.opacity):
             remedy = "cast them to a number type, or use an opaque mixer such as CutMix"
-            raise _checks.type_error(where, "images that are blended are numbers", images, remedy)
+            raise _checks.type_error(
+                where, f"{images.dtype} images cannot be blended", images, remedy
+            )
         return _images(self, images, donors, channel)
 
     def labels(
@@ -268,7 +268,7 @@ class Plan:
         channels = maps.ndim > 2 and 1 in (maps.shape[1], maps.shape[-1])
         if channels if self.spatial is None else maps.shape[1:] != self.spatial:
             wanted = f"maps must be [B, *spatial] with extents {self.spatial or 'of any size'}"
-            remedy = "squeeze the channel axis of 1" if channels else ""
+            remedy = "squeeze the channel axis of size 1" if channels else ""
             raise _checks.value_error(where, wanted, maps, remedy)
         return _composite.choose(maps, self._partners(maps, donors), self.region, self.opacity)
 
@@ -389,7 +389,7 @@ class Plan:
         batch, spatial = self._size(where), self.spatial
         if isinstance(valid, Box):
             if spatial is None or not isinstance(donors, Box | None):
-                wanted = "a Box is valid for plans that have a region, and with donors of its kind"
+                wanted = "valid may be a Box if the plan has a region, and donors a Box or None"
                 raise _checks.value_error(where, wanted, valid, "pass bool[B, *spatial]")
             boxes = (_region.checked(where, x, batch, spatial) for x in (valid, donors))
             return _only_pixels(self, *boxes, spatial)
@@ -427,7 +427,7 @@ class Plan:
         """
         where = "Plan.relabel"
         given = _checks.array(where, "share", share)
-        lam = _region.checked_opacity(where, given, self._size(where), "share")
+        lam = _region.numbers_of_rows(where, "share", given, self._size(where))
         bad = isinstance(given, np.ndarray) and ~((given >= 0) & (given <= 1))
         if np.any(bad):
             raise _checks.value_error(where, "share must be in [0, 1]", given[bad][0].item())
@@ -468,14 +468,14 @@ class Plan:
                 _checks.count(where, name, getattr(rows, name), None)
         batch = self._size(where)
         if not isinstance(batch, int) or rows.step not in (None, 1):
-            wanted = f"plans of a static batch have slices without a step, of {batch} rows"
+            wanted = f"slices need a static batch, here {batch}, and no step"
             raise _checks.value_error(where, wanted, rows)
         start, stop, _ = rows.indices(batch)
         stop = max(start, stop)
         pairing = self.pairing.within(start, stop, batch) if start < stop else _pairing.SAME_ROW
         if pairing is None:
             raise ValueError(
-                f"{where}: rows {start} to {stop} of {batch} have partners outside of the slice "
+                f"{where}: rows {start} to {stop} of {batch} have partners outside the slice "
                 f"with {self.pairing!r}; slice Swap() at even rows, Flip(groups=n) at whole groups"
             )
         arrays = jax.tree.map(_sharding.with_whole_rows, replaced(self, pairing=None))
@@ -514,9 +514,9 @@ class Plan:
             region = _region.at(self.region, self.spatial, spatial)
         if region is None:
             raise ValueError(
-                f"{where}: the region was made for extents {self.spatial} and need not fit pixels "
-                f"of {spatial}; draw boxes by CutMix(grid=n), make a plan of each by Plan.of, or "
-                "make symbolic extents static"
+                f"{where}: the region for extents {self.spatial} may not fit extents {spatial}; "
+                "draw boxes with CutMix(grid=n), make a plan for each with Plan.of, or make "
+                "symbolic extents static"
             )
         return replaced(self, region=region, spatial=spatial)
 
@@ -537,9 +537,10 @@ class Plan:
         if self.lam.shape != (self.batch,):
             raise ValueError(
                 f"{where}: the plan was made for a batch of {self.batch}, but its lam is "
-                f"{_checks.describe(self.lam)}, as it was split or stacked since; draw a plan "
-                "inside of jax.shard_map, take a slice as plan[i:j], map over several by jax.vmap; "
-                "across jax.export the batch must be static"
+                f"{_checks.describe(self.lam)}: it was split or stacked after it was drawn, so its "
+                "pairing no longer applies; draw a plan inside jax.shard_map, slice it as "
+                "plan[i:j], or map over stacked plans with jax.vmap; across jax.export the batch "
+                "must be static"
             )
         return self.batch
 
@@ -581,8 +582,12 @@ class Plan:
         fitting = [axis for axis in axes if _checks.spatial(shape, axis) == self.spatial]
         if len(fitting) != 1:
             found = f"the plan is for extents {self.spatial}, got images {shape} with channel_axis"
-            ways = "; they fit in two ways: pass channel_axis=-1 (last) or channel_axis=1 (first)"
-            raise ValueError(f"{where}: {found}={channel_axis!r}{ways if fitting else ''}")
+            remedy = "draw a plan for images.shape, or adapt this one with plan.at(images.shape)"
+            if fitting:
+                remedy = (
+                    "they fit in two ways: pass channel_axis=-1 (last) or channel_axis=1 (first)"
+                )
+            raise ValueError(f"{where}: {found}={channel_axis!r}; {remedy}")
         return fitting[0]
 
     def _partners(self, own: Array, donors: Array | None) -> Array:

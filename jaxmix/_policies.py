@@ -29,11 +29,15 @@ class _Policy(Mixer):
     def _take_pairing(self, mixers):
         """Takes the pairing of the mixers; must run before the checks of the base class."""
         for mixer in mixers:
+            wanted = "a mixer in a policy must define draw, not plan, which policies skip"
+            remedy = "to change labels, call plan.relabel(share) in the train step"
+            own = type(mixer).plan is not Mixer.plan
+            _checks.require_type(not own, type(self).__name__, wanted, mixer, remedy)
             if not _pairing.same(mixers[0].pairing, mixer.pairing):
                 raise ValueError(
-                    f"{type(self).__name__}: mixers must agree on the pairing, which a plan draws "
-                    f"once, got {mixers[0].pairing!r} and {mixer.pairing!r}; pass the same "
-                    "pairing= to each of them, recipes included"
+                    f"{type(self).__name__}: all mixers must have the same pairing, got "
+                    f"{mixers[0].pairing!r} and {mixer.pairing!r}; pass the same pairing= to each "
+                    "mixer or recipe"
                 )
         self._set("pairing", mixers[0].pairing)
 

@@ -289,12 +289,19 @@ def checked(where: str, region: Any, batch: Any, spatial: tuple) -> Region:
     return Box(edges[0], edges[1], cells(where, region.grid, spatial))
 
 
-def checked_opacity(where: str, opacity: Any, batch: Any, argument: str = "opacity") -> Any:
-    """Checks the opacity, or another number, of each row, and converts it to float32."""
+def checked_opacity(where: str, opacity: Any, batch: Any) -> Array | None:
+    """Checks opacities. A number becomes that of each row."""
     if opacity is None:
         return None
-    opacity = _checks.shaped(where, argument, opacity, (batch,))
-    return _checks.real(where, argument, opacity).astype(jnp.float32)
+    if not _checks.shape_of(opacity):
+        opacity = jnp.broadcast_to(_checks.fraction(where, "opacity", opacity), (batch,))
+    return numbers_of_rows(where, "opacity", opacity, batch)
+
+
+def numbers_of_rows(where: str, argument: str, value: Any, batch: Any) -> Array:
+    """Checks a number for each row, and converts it to float32."""
+    value = _checks.shaped(where, argument, value, (batch,))
+    return _checks.real(where, argument, value).astype(jnp.float32)
 
 
 def limited_axes(where: str, axes: Any, spatial: tuple) -> tuple[int, ...]:
@@ -305,7 +312,9 @@ def limited_axes(where: str, axes: Any, spatial: tuple) -> tuple[int, ...]:
     named = (axes,) if isinstance(axes, int) else axes
     positions = tuple(axis + rank if axis < 0 else axis for axis in named)
     if not positions or sorted(set(positions) & set(range(rank))) != sorted(positions):
-        wanted = f"axes={axes} must name one or more of the {rank} spatial axes, from 0, each once"
+        wanted = (
+            f"axes={axes} must be distinct spatial axes, from 0 to {rank - 1}, of these extents"
+        )
         raise _checks.value_error(where, wanted, spatial)
     return positions
 

@@ -80,8 +80,8 @@ def check_alike(where: str, argument: str, like: Array, donors: Array) -> None:
     """Raises unless an Explicit mesh shards donors like the array that they are mixed with."""
     specs = [(*s.spec,) if (s := explicit(x)) else (None,) * x.ndim for x in (like, donors)]
     if any(one != other for one, other in zip(*specs, strict=False)):
-        wanted = f"donors must be laid out over the mesh as {argument} are, P{specs[0]}"
-        raise ValueError(f"{where}: {wanted}, got P{specs[1]}; jax.sharding.reshard moves them")
+        wanted = f"donors must be sharded like {argument}, P{specs[0]}"
+        raise ValueError(f"{where}: {wanted}, got P{specs[1]}; use jax.sharding.reshard")
 
 
 def where(condition: Array, yes: Array, no: Array) -> Array:

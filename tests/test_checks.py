@@ -409,7 +409,7 @@ AXES += [  # Channels-first, or so it seems.
         f"{name}-{'x'.join(map(str, shape))}",
         ValueError,
         lambda key, images, labels, call=call, shape=shape: call(key, shape),
-        *("two ways", re.escape(str(shape)), r"channel_axis=1\b", r"channel_axis=-1\b"),
+        *("ambiguous", re.escape(str(shape)), r"channel_axis=1\b", r"channel_axis=-1\b"),
     )
     for shape in [(8, 3, 32, 32), (8, 1, 28, 20), (8, 4, 16, 5), (2, 3, 8, 32, 32)]
     for name, call in [

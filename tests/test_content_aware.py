@@ -268,7 +268,7 @@ def test_a_draw_that_leaves_the_pairing_alone_may_hand_the_mixer_to_jit(per):
 @pytest.mark.parametrize(
     "content, error",
     [
-        (CONTENT[:4], r"content must have the batch size of the images, 8, got float32\[4, 6, 5\]"),
+        (CONTENT[:4], r"content must have batch size 8, like the images, got float32\[4, 6, 5\]"),
         (np.float32(1), r"content must have a batch axis"),
         ([[1.0]] * 8, r"content must have a batch axis"),
     ],

@@ -88,7 +88,7 @@ def test_regression_targets_are_mixed_as_labels_are(function, how):
     np.testing.assert_allclose(mixed[:, 0], expected, atol=1e-6)
     jitted = jax.jit(functools.partial(function, **how))
     np.testing.assert_array_equal(jitted(key(), IMAGES, targets[:, None])[1], mixed)
-    with pytest.raises(ValueError, match="smoothing spreads over classes"):
+    with pytest.raises(ValueError, match="smoothing needs class labels"):
         function(key(), IMAGES, targets[:, None], smoothing=0.1)
 
 

@@ -102,7 +102,7 @@ TAKE_A_KEY = {
 @pytest.mark.parametrize("kind", KEYS)
 def test_what_is_no_key_comes_with_a_remedy_that_works(kind, call):
     make, remedy, apply = KEYS[kind]
-    with pytest.raises(TypeError, match=rf"^{call}: key must be one PRNG key, .*{remedy}"):
+    with pytest.raises(TypeError, match=rf"^{call}: key, the first argument, must be one PRNG key .*{remedy}"):
         TAKE_A_KEY[call](make())
     TAKE_A_KEY[call](apply(make()))
 
@@ -120,7 +120,7 @@ def test_the_keys_of_flax():
     nnx = pytest.importorskip("flax.nnx")
     rngs = nnx.Rngs(0, mix=1)
     for wrong in (rngs, rngs.mix, rngs.mix.key):
-        with pytest.raises(TypeError, match="key must be one PRNG key"):
+        with pytest.raises(TypeError, match="must be one PRNG key"):
             CutMix()(wrong, IMAGES)
     for right in (rngs(), rngs.mix(), rngs.mix.key[...]):
         CutMix()(right, IMAGES)
@@ -269,7 +269,7 @@ def test_dtypes_that_jax_does_not_have_are_named(call, dtype):
     x = np.zeros(8, dtype)
     with pytest.raises(TypeError) as raised:
         TAKE_ARRAYS[call](x)
-    named = rf"must have a dtype of JAX, got {re.escape(str(x.dtype))}\[.*cast it: \w+\.astype"
+    named = rf"must have a dtype that JAX supports, got {re.escape(str(x.dtype))}\[.*cast it: \w+\.astype"
     assert re.search(named, str(raised.value)), raised.value
 
 
@@ -358,7 +358,7 @@ def test_labels_of_frames_go_where_the_error_says(mixer, length, rank):
     with pytest.raises(TypeError) as raised:
         mixer(fresh(), sound, frames, channel_axis=-1)
     whole, at = re.search(
-        r"(plan\.images\(labels.*\)) if images are \[B, T, C\], .*, (plan\.at\(.*\[:, :, 0\])",
+        r"(plan\.images\(labels.*\)) for images \[B, T, C\], .* (plan\.at\(.*\[:, :, 0\])",
         str(raised.value),
     ).groups()
     plan = mixer.plan(fresh(), sound.shape, channel_axis=-1)
@@ -387,7 +387,7 @@ def test_labels_of_frames_go_where_the_error_says(mixer, length, rank):
     ],
 )
 def test_a_class_in_place_of_an_object_misses_its_parentheses(call, remedy):
-    with pytest.raises(TypeError, match=re.escape(f"with parentheses: {remedy}")):
+    with pytest.raises(TypeError, match=re.escape(f"add parentheses: {remedy}")):
         call()
 
 
@@ -421,7 +421,7 @@ def test_scalars_of_numpy_are_numbers(kind):
     ],
 )
 def test_keys_are_no_numbers_whatever_their_shape(call):
-    with pytest.raises(TypeError, match=r"(hold real numbers|are numbers), got key"):
+    with pytest.raises(TypeError, match=r"(hold real numbers|cannot be blended), got key"):
         call(jax.random.split(fresh(), 8))
 
 
@@ -485,7 +485,7 @@ def test_the_sequences_of_configurations():
     names = USER(["cat", "dog", "cow", "fox", "owl"])
     for given in (names, np.array(list(names)), tuple(names)):
         figure = jaxmix.plot.show(IMAGES, LABELS, class_names=given)
-        assert figure.axes[1].get_title() == "dog 1.00"
+        assert figure.axes[1].get_title() == "dog: 100 %"
     figure = jaxmix.plot.gallery(IMAGES[:2], USER([CutMix(), MixUp()]), fresh())
     assert len(figure.axes) == 6
 
@@ -563,7 +563,7 @@ def test_a_field_that_can_be_no_leaf_says_how_it_is_marked(kind):
 
     remedy = re.escape('dataclasses.field(metadata={"static": True})')
     if kind == "longdouble":
-        with pytest.raises(TypeError, match=r"^Mode: mode must have a dtype of JAX, got float128"):
+        with pytest.raises(TypeError, match=r"^Mode: mode must have a dtype that JAX supports, got float128"):
             Mode(mode=LEAFLESS[kind])
         return
     with pytest.raises(TypeError, match=rf"^Mode: the field mode must hold numbers.*{remedy}"):
@@ -729,7 +729,7 @@ def test_pairings_that_are_known_to_differ_are_refused_inside_of_jit_too():
         return RandomChoice((CutMix(pairing=first), MixUp(pairing=second))).probs
 
     for first, second in ((Flip(), other), (other, long)):
-        with pytest.raises(ValueError, match="mixers must agree on the pairing"):
+        with pytest.raises(ValueError, match="all mixers must have the same pairing"):
             choice(first, second)
-    with pytest.raises(ValueError, match="mixers must agree on the pairing"):
+    with pytest.raises(ValueError, match="all mixers must have the same pairing"):
         jax.jit(lambda: RandomChoice((CutMix(pairing=Flip()), MixUp(pairing=other))).probs)()

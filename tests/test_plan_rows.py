@@ -517,7 +517,7 @@ def test_only_on_a_mesh_is_only_on_one_device(name, kind, axis_type):
     [
         (np.ones((8, 8, 5), bool), ValueError, r"valid must have the shape \(8, 8, 6\)"),
         (np.ones((8, 8), bool), ValueError, r"valid must have the shape \(8, 8, 6\)"),
-        (np.ones((7, 8, 6), bool), ValueError, "valid must have the batch size of the plan, 8"),
+        (np.ones((7, 8, 6), bool), ValueError, "valid must have batch size 8, like the plan"),
         (np.ones((8, 8, 6)), TypeError, r"valid must be bool\[B\] or bool\[B, \*spatial\].* > 0"),
         (Mask(np.ones((8, 8, 6), bool)), TypeError, "valid must be an array, got Mask"),
         (Box(np.zeros((7, 2), int), np.ones((7, 2), int)), ValueError, r"Box\.start .*\(8, 2\)"),

@@ -51,19 +51,19 @@ BREAKS = {  # A method of a plan, what is done to its result; the law, and what 
         "labels",
         lambda y: y + 2**-21,
         "labels match pixels",
-        r"their sums: 1\.0+",
+        r"the sums of their rows: 1\.0+",
     ),
     "dtype": (
         *("images", lambda x: x.astype(jnp.float32), "bits and dtypes"),
-        r"bfloat16 images.*: float32\[8, 6, 5, 3\] instead of bfloat16\[8, 6, 5, 3\]",
+        r"bfloat16 pixels.*: float32\[8, 6, 5, 3\] instead of bfloat16\[8, 6, 5, 3\]",
     ),
     "signs": (
         *("images", lambda x: x + jnp.zeros((), x.dtype), "bits and dtypes"),
-        r"float32 images, where one is shown: 0\.0 instead of -0\.0 at",
+        r"float32 pixels that show one image: 0\.0 instead of -0\.0 at",
     ),
     "rounding": (
         *("images", lambda x: x - (x > 1).astype(x.dtype) if x.dtype == "uint8" else x),
-        *("bits and dtypes", r"uint8 images, where .* instead of \d"),
+        *("bits and dtypes", r"uint8 pixels that .* instead of \d"),
     ),
 }
 
