@@ -2,8 +2,8 @@
 
     python examples/picture.py
 
-It takes a few seconds and writes examples/mixed_photographs.png, or the file that `--out` names. The
-text below each image is its label: the classes and their shares.
+It takes a few seconds and writes examples/mixed_photographs.png, or the file that `--out` names.
+The text below each image is its label: the classes and their shares.
 """
 
 import argparse
