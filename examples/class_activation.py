@@ -204,8 +204,8 @@ def draw_maps(path, params, key, data, names, count=5):
     height, width = images.shape[1:3]
     look = {"cmap": "inferno", "interpolation": "bilinear", "vmin": 0, "vmax": 1}
     look["extent"] = (-0.5, width - 0.5, height - 0.5, -0.5)
-    figure = Figure(figsize=(14, 2.25 * len(rows) + 1), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.08)
+    figure = Figure(figsize=(14, 2.25 * len(rows) + 1))
+    figure.set_layout_engine("constrained", h_pad=0.08)
     figure.suptitle(
         "Class activation maps of CutMix images. Above each map: its class, and the probability "
         "that the network gives to this class"

@@ -225,8 +225,8 @@ def main():
         writer.writerow(["method", "alpha", "per", "measure", "mean", "standard deviation"])
         for method, alpha, per, accuracy, before, after in rows:
             values = accuracy, before, after
-            for measure, v in zip(MEASURES, values, strict=True):
-                writer.writerow([method, alpha, per, measure, v.mean(), v.std(ddof=1)])
+            for name, v in zip(MEASURES, values, strict=True):
+                writer.writerow([method, alpha, per, name, v.mean(), v.std(ddof=1)])
     print('Gradient variance before and after training, relative to per="example" (mean ± standard')
     print("error of 8 groups), and test accuracy (mean ± standard deviation over seeds)")
     print(f"{'':30}   {'before':11}   {'after':11}   test accuracy")
