@@ -2,8 +2,8 @@
 
     python examples/methods.py
 
-A method is a region, a pairing, a share of the label, or several plans; copy what you need. Prints
-what each one does, and leaves pictures in runs/methods/methods.png, within a minute.
+Each method is a region, a pairing, a share of the label, or several plans: copy what you need. The
+gallery is in runs/methods/methods.png; it takes up to a minute on two CPU cores.
 """
 
 # ruff: noqa: D102, D205
@@ -28,24 +28,24 @@ STATIC, ROWS = {"static": True}, {"rows": True}
 
 
 def over(values, spatial):
-    """A number of each row, [rows], as [rows, 1, ...]."""
+    """Reshapes [rows] to [rows, 1, ...], which broadcasts over the spatial axes."""
     return values.reshape(-1, *[1] * len(spatial))
 
 
 def inside(key, sides, spatial):
-    """Boxes of float32[rows, n] sides in pixels, uniformly inside the image."""
+    """Boxes at random places inside the image; `sides` is float32[rows, n], in pixels."""
     sides = jnp.round(sides)
     room = jnp.array([spatial], jnp.float32) - sides
     start = jnp.floor(jax.random.uniform(key, sides.shape) * (room + 1)).astype(jnp.int32)
     return Box(start, start + sides.astype(jnp.int32))
 
 
-# Other regions: `draw` returns what is painted, and how opaquely.
+# Regions: `draw` returns what is painted, and its opacity.
 
 
 class FMix(Mixer):
-    """Paints the largest values of low-frequency noise; their share is Beta(alpha, alpha).
-    For shapes that no box has, in any rank. Harris et al. 2020, https://arxiv.org/abs/2002.12047.
+    """Paints where low-frequency noise is largest; the painted share is Beta(alpha, alpha).
+    Its regions have irregular shapes, in any rank. Harris et al. 2020, https://arxiv.org/abs/2002.12047.
     """
 
     alpha: float = 1.0
@@ -66,7 +66,7 @@ class FMix(Mixer):
 
 
 def waves(key, rows, spatial, decay, most=8):
-    """Noise of amplitude 1 / frequency^decay, from its longest waves, without an FFT."""
+    """Noise of amplitude 1 / frequency^decay: the sum of its longest waves, without an FFT."""
     counts = [jnp.arange(-min(most, (n - 1) // 2), min(most, n // 2) + 1) for n in spatial]
     grids = jnp.meshgrid(*(k / n for k, n in zip(counts, spatial, strict=True)), indexing="ij")
     frequency = jnp.maximum(jnp.sqrt(sum(grid**2 for grid in grids)), 1 / max(spatial))
@@ -79,8 +79,8 @@ def waves(key, rows, spatial, decay, most=8):
 
 
 class SmoothMix(Mixer):
-    """Paints a bell of uniform centre; its sigma is uniform between two fractions of each side.
-    For robustness, as it has no edge. Lee et al. 2020, CVPR Workshops.
+    """Paints a bell at a random centre; sigma is uniform between two fractions of each side.
+    The painted region has no sharp edge. Lee et al. 2020, CVPR Workshops.
     """
 
     sigmas: tuple = (0.25, 0.5)
@@ -98,8 +98,8 @@ class SmoothMix(Mixer):
 
 
 class HalfBox(Mixer):
-    """Paints a box of a fixed share of the image, whose height is log-uniform.
-    For semi-supervised segmentation, with `plan.maps`. French et al. 2019,
+    """Paints a box of a fixed area and a log-uniform height.
+    Use it with `plan.maps` for semi-supervised segmentation. French et al. 2019,
     https://arxiv.org/abs/1906.01916.
     """
 
@@ -112,11 +112,11 @@ class HalfBox(Mixer):
         return inside(key, sides, spatial), None
 
 
-# Content: a field holds something of each row, and `self.pairing.take` gives the partner's.
+# Content: a field holds the content of each row; `self.pairing.take` gives the partner's.
 
 
 class SaliencyMix(Mixer):
-    """Paints a box around the partner's most salient pixel, of CutMix's sides.
+    """Paints a box of CutMix's size around the partner's most salient pixel.
     Uddin et al. 2020, https://arxiv.org/abs/2006.01791.
     """
 
@@ -149,8 +149,8 @@ class AttentiveCutMix(Mixer):
 
 
 class ClassMix(Mixer):
-    """Paints half of the classes of the partner's map, each as likely as any.
-    For semi-supervised segmentation. Olsson et al. 2020, https://arxiv.org/abs/2007.07936.
+    """Paints the pixels of half of the classes in the partner's map, chosen at random.
+    Use it for semi-supervised segmentation. Olsson et al. 2020, https://arxiv.org/abs/2007.07936.
     """
 
     maps: Any = dataclasses.field(default=None, metadata=ROWS)
@@ -158,7 +158,7 @@ class ClassMix(Mixer):
 
     def draw(self, key, rows, spatial):
         theirs = self.pairing.take(self.maps).reshape(rows, -1)
-        each = jax.nn.one_hot(theirs, self.classes, dtype=bool)  # Void pixels are of none.
+        each = jax.nn.one_hot(theirs, self.classes, dtype=bool)  # Void pixels have no class.
         here = each.any(1)
         score = jnp.where(here, jax.random.uniform(key, here.shape), 2.0)
         rank = (score[:, :, None] > score[:, None]).sum(2)
@@ -166,17 +166,17 @@ class ClassMix(Mixer):
         return Mask((each & taken[:, None]).any(2).reshape(rows, *spatial)), None
 
 
-# Labels: `plan.relabel` gives the original another share of the label.
+# Labels: `plan.relabel` changes the original's share of the label.
 
 
 def transmix(plan, attention, shape):
-    """Its share of the attention to the tokens. Chen et al. 2021, https://arxiv.org/abs/2111.09833."""
+    """Weights labels by attention to tokens. Chen et al. 2021, https://arxiv.org/abs/2111.09833."""
     seen = attention * plan.at(shape).weights(shape)  # Both [B, h, w]; `CutMix(grid=patch)`.
     return plan.relabel(seen.sum((1, 2)) / attention.sum((1, 2)))
 
 
 def remix(plan, labels, counts, kappa=3.0, tau=0.5):
-    """None, or all, beside a much rarer class. Chou et al. 2020, https://arxiv.org/abs/2007.03943."""
+    """Favours much rarer classes in labels. Chou et al. 2020, https://arxiv.org/abs/2007.03943."""
     counts = jnp.asarray(counts, jnp.float32)
     own, other = counts[labels], counts[plan.pairing.take(labels)]
     none, every = own >= kappa * other, other >= kappa * own
@@ -185,11 +185,11 @@ def remix(plan, labels, counts, kappa=3.0, tau=0.5):
 
 
 def binarised(plan, labels, num_classes, threshold=0.2):
-    """Targets for binary entropy. Wightman et al. 2021, https://arxiv.org/abs/2110.00476."""
+    """Targets for binary cross-entropy. Wightman et al. 2021, https://arxiv.org/abs/2110.00476."""
     return (plan.labels(labels, num_classes=num_classes) > threshold).astype(jnp.float32)
 
 
-# Pairings: `Permutation(index)` names any partners.
+# Pairings: `Permutation(index)` takes any partners.
 
 
 def c_mixup(key, targets, bandwidth):
@@ -217,14 +217,14 @@ def k_mixup(images, k):
 
 
 def ricap(key, images, labels, beta=0.3):
-    """Four images, dense labels. Takahashi et al. 2018, https://arxiv.org/abs/1811.09030."""
+    """Joins four images; dense labels. Takahashi et al. 2018, https://arxiv.org/abs/1811.09030."""
     rows, *spatial, _ = images.shape
     stop = jnp.broadcast_to(jnp.array([spatial]), (rows, 2))
     point = symmetric_beta(key, beta, (rows, 2)) * stop.astype(jnp.float32)
     point = jnp.round(point).astype(jnp.int32)
     right, lower = (
         Plan.of(images.shape, Roll(axis), region=Box(point.at[:, 1 - axis].set(0), stop))
-        for axis in (1, 0)  # The lower part's partners are the donors, cut at the same column.
+        for axis in (1, 0)  # The lower part's partners are `donors`, cut at the same column.
     )
     below = right.images(jnp.roll(images, 2, 0)), right.labels(jnp.roll(labels, 2, 0))
     images = lower.images(right.images(images), donors=below[0])
@@ -232,33 +232,33 @@ def ricap(key, images, labels, beta=0.3):
 
 
 def regmixup(key, loss_fn, network, images, labels, alpha=10.0, weight=1.0):
-    """A clean and a mixed loss. Pinto et al. 2022, https://arxiv.org/abs/2206.14502."""
+    """Adds a mixed loss to the clean one. Pinto et al. 2022, https://arxiv.org/abs/2206.14502."""
     plan = MixUp(alpha).plan(key, images.shape)
     mixed = plan.loss(loss_fn, network(plan.images(images)), labels)
     return loss_fn(network(images), labels) + weight * mixed
 
 
 class ManifoldMixup(nnx.Module):
-    """Layers of which one, at random, has its input mixed; the plan mixes the labels.
-    Verma et al. 2018, https://arxiv.org/abs/1806.05236. Its plan has no region: `MixUp`'s.
+    """Mixes the input of one of its layers, chosen at random; the plan mixes the labels.
+    Verma et al. 2018, https://arxiv.org/abs/1806.05236. Use `MixUp`, whose plan has no region.
     """
 
     def __init__(self, layers):
-        """Takes the layers, functions of an array."""
+        """Takes the layers: functions of an array."""
         self.layers = nnx.List(layers)
 
     def __call__(self, x, plan=None, depth=0):
-        """With a plan, layer number `depth` sees mixed inputs; it may be traced."""
+        """With a plan, layer number `depth` sees mixed inputs; `depth` may be traced."""
         for number, layer in enumerate(self.layers):
             x = layer(x if plan is None else jnp.where(number == depth, plan.images(x), x))
         return x
 
 
-# Another batch: `donors` are the partners.
+# Donors: the partners come from another batch.
 
 
 def resizemix(key, images, labels, low=0.1, high=0.8):
-    """All of the partner, small; dense labels. Qin et al. 2020, https://arxiv.org/abs/2012.11101."""
+    """Pastes a shrunk partner; dense labels. Qin et al. 2020, https://arxiv.org/abs/2012.11101."""
     rows, *spatial, _ = images.shape
     scale_key, key = jax.random.split(key)
     scale = jax.random.uniform(scale_key, (rows, 1), minval=low, maxval=high)
@@ -274,7 +274,7 @@ def resizemix(key, images, labels, low=0.1, high=0.8):
 
 
 def mixmatch(key, labelled, unlabelled, alpha=0.75):
-    """Labelled images and several times as many guessed ones, all mixed with all.
+    """Mixes labelled images with more images whose labels are guessed, all with all.
     Both are (images, dense labels). Berthelot et al. 2019, https://arxiv.org/abs/1905.02249.
     """
     images, labels = jax.tree.map(lambda *both: jnp.concatenate(both), labelled, unlabelled)
@@ -283,11 +283,11 @@ def mixmatch(key, labelled, unlabelled, alpha=0.75):
     return [x[:rows] for x in mixed], [x[rows:] for x in mixed]
 
 
-# Objects: what is left of each box of a detector.
+# Detection: the share of each object that stays visible.
 
 
 def visible(plan, boxes, shape):
-    """float32[B, N]: how much of boxes int32[B, N, 4], y0 x0 y1 x1, is not painted over."""
+    """float32[B, N]: the share of boxes int32[B, N, 4] (y0 x0 y1 x1) that is not painted over."""
     weights = plan.weights(shape)
     y, x = (jnp.arange(n)[None, None] for n in weights.shape[1:])
     y0, x0, y1, x1 = (boxes[:, :, i, None] for i in range(4))
@@ -306,7 +306,7 @@ def photographs():
 
 
 def gallery(key, images):
-    """The name of each method, its mixed images, and the weights of the originals' labels."""
+    """Yields the name of each method, its mixed images, and the originals' shares of the labels."""
     bright = images.mean(3)
     contrast = jnp.abs(bright - bright.mean((1, 2), keepdims=True))
     cells = contrast.reshape(8, 6, 16, 6, 16).mean((2, 4))
@@ -326,10 +326,10 @@ def gallery(key, images):
 
 
 def main():
-    """Draws the gallery."""
+    """Prints the mean share of the originals for each method, and draws the gallery."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/methods"))
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    parser.add_argument("--out", type=Path, default="runs/methods", help="default: runs/methods")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     images = photographs()
@@ -337,12 +337,12 @@ def main():
     found = [("original", images, jnp.ones(8)), *found]
     figure = Figure(figsize=(10, 1.35 * len(found)), layout="constrained")
     for row, (name, mixed, share) in zip(figure.subplots(len(found), 8), found, strict=True):
-        print(f"{name:16} mean weight of the original's label {share.mean():.2f}")
-        row[0].set_ylabel(name, fontsize=8)
+        print(f"{name:16} mean share of the original {share.mean():.2f}")
+        row[0].set_ylabel(name, fontsize=9)
         for axes, image, weight in zip(row, mixed, share, strict=True):
             axes.imshow(np.clip(image, 0, 1))
             axes.set(xticks=[], yticks=[])
-            axes.set_title(f"{weight:.2f}", fontsize=7, pad=2)
+            axes.set_title(f"original: {100 * weight:.0f} %", fontsize=8, pad=2)
     figure.savefig(args.out / "methods.png", dpi=110)
 
 

@@ -2,7 +2,8 @@
 
     python examples/picture.py
 
-It takes a few seconds and writes examples/mixed_photographs.png, or the file given by --out.
+It takes a few seconds and writes examples/mixed_photographs.png, or the file that `--out` names.
+The text below each image is its label: the classes and their shares.
 """
 
 import argparse
@@ -33,10 +34,11 @@ def photographs():
 def main():
     """Mixes the photographs and draws a row for each method."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "mixed_photographs.png")
+    place = Path(__file__).parent / "mixed_photographs.png"
+    parser.add_argument("--out", type=Path, default=place, help="the file (default: %(default)s)")
     out = parser.parse_args().out
     images, names = photographs(), list(CORNERS)
-    plans = {  # Of keys that mix each of the four visibly.
+    plans = {  # With these keys all four images are visibly mixed.
         "CutMix": jaxmix.CutMix(box="contained").plan(jax.random.key(60), images.shape),
         "MixUp": jaxmix.MixUp().plan(jax.random.key(235), images.shape),
     }
@@ -45,12 +47,13 @@ def main():
         rows[method] = plan.images(images), plan.labels(jnp.arange(4), num_classes=4)
     figure = Figure(figsize=(8, 6.6), layout="constrained")
     for axes, (method, (mixed, labels)) in zip(figure.subplots(3, 4), rows.items(), strict=True):
-        axes[0].set_ylabel(method)
+        axes[0].set_ylabel(method, fontsize=11)
         for ax, image, label in zip(axes, mixed, np.asarray(labels), strict=True):
             ax.imshow(image)
             ax.set(xticks=[], yticks=[])
-            shown = [f"{names[k]} {label[k]:.0%}" for k in np.argsort(-label) if label[k] >= 0.005]
-            ax.set_xlabel(", ".join(shown), fontsize=9)
+            classes = [k for k in np.argsort(-label) if label[k] >= 0.005]
+            shown = [f"{names[k]}: {100 * label[k]:.0f} %" for k in classes]
+            ax.set_xlabel(", ".join(shown), fontsize=8.5)
     figure.savefig(out, dpi=80)
     print(f"wrote {out}")
 

@@ -1,13 +1,13 @@
-"""Trains a network for each of 16 mixing policies at once: which alpha, for your data?
+"""Trains a network for each of 16 mixing policies at once, to compare their alphas on your data.
 
     python examples/search.py
 
-A mixer is a pytree of numbers, so `jax.vmap` over a stack of mixers turns the training of one
-network into one program that trains many. It takes half a minute on two CPU cores, prints the test
-accuracy of each policy and how long all take compared with one, and draws accuracy over alpha in
-runs/search/search.png. Replace the digits and the network by your own.
+It takes half a minute on two CPU cores, about 9 times as long as one policy alone. It prints the
+test accuracies and draws them over alpha in runs/search/search.png. A mixer is a pytree of numbers,
+so `jax.vmap` over a stack of mixers turns the training of one network into one program that trains
+many. Replace the digits and the network by your own.
 
-512 digits, 30 epochs, one seed (jax 0.10.2); 16 policies took 9.6 times as long as one:
+Test accuracy after 30 epochs with 512 digits, one seed (jax 0.10.2):
 
 | alpha  | no mixing | 0.1   | 0.2   | 0.4   | 0.8   | 1.6   |
 |--------|-----------|-------|-------|-------|-------|-------|
@@ -35,7 +35,7 @@ ALPHAS = (0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 def policy(cut, mix, share_of_cut, prob=1.0):
-    """A choice of CutMix and MixUp; every policy is one of these, so that they can be stacked."""
+    """A choice of CutMix or MixUp; all policies have this structure, so they can be stacked."""
     choice = RandomChoice((CutMix(cut), MixUp(mix)), probs=(share_of_cut, 1.0 - share_of_cut))
     return RandomApply(choice, prob)
 
@@ -50,7 +50,7 @@ def policies():
 
 
 def network(seed):
-    """A network of three dense layers, as what NNX needs to merge it, and its parameters."""
+    """The graph and the parameters of a network of three dense layers, for `nnx.merge`."""
     rngs = nnx.Rngs(seed)
     sizes = (64, 256), (256, 256), (256, 10)
     first, second, last = (nnx.Linear(*size, rngs=rngs) for size in sizes)
@@ -59,7 +59,7 @@ def network(seed):
 
 
 def trainer(graph, optimizer, images, labels, batch_size):
-    """A function of a mixer, parameters and an epoch that trains for that epoch."""
+    """Makes a function that trains for one epoch, given a mixer, parameters, state and key."""
     steps = len(images) // batch_size
 
     def step(mixer, carry, inputs):
@@ -86,7 +86,7 @@ def trainer(graph, optimizer, images, labels, batch_size):
 
 
 def run(train, graph, parameters, state, mixers, epochs, seed):
-    """The parameters of each policy after some epochs, and the median seconds of an epoch."""
+    """Trains with all mixers; returns the parameters and the median seconds of an epoch."""
     many = jax.jit(jax.vmap(train, in_axes=(0, 0, 0, None)), donate_argnums=(1, 2))
     stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.float32(x) for x in leaves]), *mixers)
     copies = jax.tree.map(lambda x: jnp.stack([x] * len(mixers)), (parameters, state))
@@ -100,7 +100,7 @@ def run(train, graph, parameters, state, mixers, epochs, seed):
 
 
 def accuracies(graph, many, images, labels):
-    """The accuracy of each network."""
+    """The accuracy of each network, float[policies]."""
 
     @jax.jit
     @jax.vmap
@@ -111,12 +111,13 @@ def accuracies(graph, many, images, labels):
 
 
 def main():
-    """Trains all policies, prints a table, draws the picture."""
+    """Trains with all policies, prints the accuracies and draws the picture."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--train-images", type=int, default=512, help="few, so that mixing matters")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/search"))
+    add = parser.add_argument
+    add("--epochs", type=int, default=30, help="training epochs (default: 30)")
+    add("--train-images", type=int, default=512, help="the rest is the test set (default: 512)")
+    add("--seed", type=int, default=0, help="random seed (default: 0)")
+    add("--out", type=Path, default="runs/search", help="output folder (default: runs/search)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
@@ -137,10 +138,10 @@ def main():
 
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()
-    for start, kind in ((1, "CutMix"), (6, "MixUp"), (11, "either")):
-        axes.plot(ALPHAS, found[start : start + 5], marker="o", label=kind)
+    for start, kind, look in ((1, "CutMix", "o-"), (6, "MixUp", "s-"), (11, "either", "^-")):
+        axes.semilogx(ALPHAS, found[start : start + 5], look, label=kind)
     axes.axhline(found[0], color="gray", linestyle="--", label="no mixing")
-    axes.set(xscale="log", xlabel="alpha", ylabel="test accuracy")
+    axes.set(xlabel="alpha", ylabel="test accuracy", xticks=ALPHAS, xticklabels=ALPHAS)
     axes.legend()
     figure.savefig(args.out / "search.png", dpi=120)
 

@@ -1,17 +1,26 @@
-"""One plan moves an image, its class map and a teacher's view: CutMix for segmentation.
+"""Trains a segmentation network with CutMix: one plan mixes images, class maps and predictions.
 
     python examples/segmentation.py
 
-A mean teacher as in French et al. 2020 (section 3, https://arxiv.org/abs/1906.01916): on labelled
-crops the student learns the map that the plan mixes as it mixes the image; on unlabelled ones what
-the teacher, the student's moving average, says about the unmixed crops, mixed by the same plan.
+It takes half a minute to two minutes on two CPU cores, prints the table below, and leaves a picture
+in runs/segmentation.
 
-The data is a real photograph, scikit-image's motorcycle (Middlebury 2014), with a map derived from
-its measured disparity: nearer or farther than the median, unknown where nothing was measured.
-Trained on its left two thirds, held out is the rest. A minute or two on two CPU cores; on held-out
-pixels the teacher's accuracy is 0.626 (jax 0.10.2), the student's 0.593, that of the larger class
-alone 0.572: one photograph is little to learn depth from. The picture is in
-runs/segmentation.
+The method is the mean teacher of French et al. 2020 (section 3, https://arxiv.org/abs/1906.01916).
+The teacher is a moving average of the student. On labelled crops the student learns the class map,
+which the plan mixes as it mixes the image. On unlabelled crops it learns what the teacher predicts
+for the unmixed crops, mixed by the same plan.
+
+The data is one photograph, scikit-image's motorcycle (Middlebury 2014). Its classes come from the
+measured disparity: nearer or farther than the median, and unknown where nothing was measured.
+The left two thirds are the training set, the rest is the test set (300 steps, seed 0, jax 0.10.2):
+
+|                      | test pixel accuracy | mean IoU |
+|----------------------|---------------------|----------|
+| student              | 0.593               | 0.408    |
+| teacher              | 0.626               | 0.448    |
+| larger class, always | 0.572               | -        |
+
+The teacher is better than the student, but a single photograph is too little to learn depth from.
 """
 
 import argparse
@@ -23,19 +32,22 @@ import numpy as np
 import optax
 import skimage
 from flax import nnx
+from matplotlib import colormaps
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from tqdm import tqdm
 
 import jaxmix
 
 UNKNOWN = -1
 SIDE = 48
+COLOURS = colormaps["cividis"].with_extremes(bad="lightgrey")
+OUTLINE = "#ff2d78"
 mixer = jaxmix.CutMix(box="contained")
 
 
 def load_photograph():
-    """The photograph, float32[H, W, 3] in [0, 1], and int32[H, W]: 1 near, 0 far, -1 unknown."""
+    """The photograph, float32[H, W, 3] in [0, 1], and its classes, int32[H, W]: 1 near, 0 far."""
     image, _, disparity = skimage.data.stereo_motorcycle()
     image, disparity = image[::2, ::2].astype(np.float32) / 255, disparity[::2, ::2]
     known = np.isfinite(disparity)
@@ -44,7 +56,7 @@ def load_photograph():
 
 
 def crops(generator, image, classes, count):
-    """That many random crops of SIDE pixels, mirrored at random, and their maps."""
+    """Random crops of SIDE pixels, half of them mirrored, and their class maps."""
     tops, lefts = (generator.integers(0, n - SIDE + 1, count) for n in classes.shape)
     pairs = []
     for top, left, mirrored in zip(tops, lefts, generator.random(count) < 0.5, strict=True):
@@ -56,7 +68,7 @@ def crops(generator, image, classes, count):
 
 
 class Network(nnx.Module):
-    """Four convolutions, dilated to see 31 pixels."""
+    """Four dilated convolutions with a receptive field of 31 pixels."""
 
     def __init__(self, *, rngs):
         """Draws the parameters."""
@@ -81,19 +93,19 @@ def map_loss(logits, maps):
     return jnp.where(known, losses, 0).sum() / jnp.maximum(count, 1)
 
 
-def teachers_view(teacher, plan, views):
-    """What the teacher says about the unmixed crops, mixed by the plan: float32[B, H, W, 2]."""
-    return plan.images(jax.nn.softmax(teacher(views)))
+def teacher_targets(teacher, plan, images):
+    """float32[B, H, W, 2]: the teacher's predictions for unmixed crops, mixed by the plan."""
+    return plan.images(jax.nn.softmax(teacher(images)))
 
 
 @nnx.jit
-def train_step(student, optimizer, teacher, key, images, maps, views):
-    """One plan mixes labelled and unlabelled crops, and everything that is learnt from them."""
+def train_step(student, optimizer, teacher, key, images, maps, unlabelled):
+    """Mixes labelled and unlabelled crops and their targets by one plan, and learns from them."""
     plan_key, noise_key = jax.random.split(key)
     plan = mixer.plan(plan_key, images.shape)
     mixed, mixed_maps = plan.images(images), plan.maps(maps)
-    expected = teachers_view(teacher, plan, views)
-    noisy = plan.images(views) + 0.05 * jax.random.normal(noise_key, views.shape)
+    expected = teacher_targets(teacher, plan, unlabelled)
+    noisy = plan.images(unlabelled) + 0.05 * jax.random.normal(noise_key, unlabelled.shape)
 
     def loss_fn(student):
         consistency = jnp.square(jax.nn.softmax(student(noisy)) - expected).sum(-1).mean()
@@ -107,7 +119,7 @@ def train_step(student, optimizer, teacher, key, images, maps, views):
 
 
 def evaluate(network, image, classes):
-    """Pixel accuracy and mean intersection over union, where the class is known."""
+    """Pixel accuracy and mean intersection over union (IoU), where the class is known."""
     found = np.asarray(network(image[np.newaxis]).argmax(-1)[0])
     known = classes != UNKNOWN
     overlaps = [
@@ -118,65 +130,78 @@ def evaluate(network, image, classes):
 
 
 def draw(path, teacher, student, key, images, maps):
-    """Rows: crops and maps, as they are and mixed; the teacher's view; what the student says."""
+    """Draws crops, their class maps, both mixed, and what teacher and student predict."""
     plan = mixer.plan(key, images.shape)
     box = plan.region
     assert isinstance(box, jaxmix.Box)
     mixed = plan.images(images)
     rows = {
-        "images": images,
-        "maps": maps,
-        "mixed images": mixed,
-        "mixed maps": plan.maps(maps),
-        "teacher, mixed": teachers_view(teacher, plan, images)[..., 1],
-        "student": jax.nn.softmax(student(mixed))[..., 1],
+        "crops": images,
+        "classes": np.ma.masked_equal(maps, UNKNOWN),
+        "mixed crops": mixed,
+        "mixed classes": np.ma.masked_equal(plan.maps(maps), UNKNOWN),
+        "teacher on crops,\nmixed": np.asarray(teacher_targets(teacher, plan, images)[..., 1]),
+        "student on\nmixed crops": np.asarray(jax.nn.softmax(student(mixed))[..., 1]),
     }
-    figure = Figure(figsize=(1.5 * len(images), 1.5 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(1.5 * len(images) + 0.2, 1.5 * len(rows) + 1), layout="constrained")
     grid = figure.subplots(len(rows), len(images), squeeze=False)
-    for row, (name, values) in zip(grid, rows.items(), strict=True):
+    for number, (row, (name, values)) in enumerate(zip(grid, rows.items(), strict=True)):
         row[0].set_ylabel(name)
         for i, axes in enumerate(row):
-            low = UNKNOWN if name.endswith("maps") else 0
-            axes.imshow(np.asarray(values[i]), vmin=low, vmax=1, cmap="viridis")
+            shown = axes.imshow(values[i], vmin=0, vmax=1, cmap=COLOURS, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
-            if name not in ("images", "maps"):
+            if number > 1:
                 (top, left), (bottom, right) = box.start[i], box.stop[i]
-                size = right - left, bottom - top
-                axes.add_patch(Rectangle((left - 0.5, top - 0.5), *size, fill=False, color="red"))
+                place, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+                axes.add_patch(Rectangle(place, *size, fill=False, color=OUTLINE, linewidth=1.5))
+    classes = {"near": COLOURS(1.0), "far": COLOURS(0.0), "not measured": COLOURS.get_bad()}
+    handles = [Patch(facecolor=colour, label=name) for name, colour in classes.items()]
+    handles.append(Patch(fill=False, edgecolor=OUTLINE, label="box from the partner"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    label = "teacher and student: predicted probability of near"
+    figure.colorbar(shown, ax=grid, location="bottom", shrink=0.6, aspect=40, pad=0.01, label=label)
     figure.savefig(path)
 
 
 def main():
-    """Trains, prints the figures, draws the picture."""
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/segmentation"))
+    """Trains, draws the picture and prints the table."""
+    parser = argparse.ArgumentParser(
+        description=str(__doc__).partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--steps", type=int, default=300, help="training steps")
+    add("--seed", type=int, default=0, help="random seed")
+    add("--out", type=Path, default=Path("runs/segmentation"), help="folder for the picture")
     args = parser.parse_args()
-    if args.steps < 1 or not 0 <= args.seed < 2**32:
-        parser.error(f"--steps starts at 1, --seed at 0, got {args.steps} and {args.seed}")
+    if args.steps < 1:
+        parser.error(f"--steps must be at least 1, got {args.steps}")
+    if not 0 <= args.seed < 2**32:
+        parser.error(f"--seed must be from 0 to 2**32 - 1, got {args.seed}")
     args.out.mkdir(parents=True, exist_ok=True)
 
     image, classes = load_photograph()
     border = image.shape[1] * 2 // 3
     train = image[:, :border], classes[:, :border]
-    held_out = image[:, border:], classes[:, border:]
+    test = image[:, border:], classes[:, border:]
     student, teacher = (Network(rngs=nnx.Rngs(args.seed)) for _ in range(2))
     optimizer = nnx.Optimizer(student, optax.adam(3e-3), wrt=nnx.Param)
     generator, key = np.random.default_rng(args.seed), jax.random.key(args.seed)
     for step in (bar := tqdm(range(args.steps), unit="step")):
-        (images, maps), (views, _) = (crops(generator, *train, 16) for _ in range(2))
+        (images, maps), (unlabelled, _) = (crops(generator, *train, 16) for _ in range(2))
         step_key = jax.random.fold_in(key, step)
-        loss = train_step(student, optimizer, teacher, step_key, images, maps, views)
+        loss = train_step(student, optimizer, teacher, step_key, images, maps, unlabelled)
         bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
 
     draw_key = jax.random.fold_in(key, args.steps)
     draw(args.out / "mixed.png", teacher, student, draw_key, *crops(generator, *train, 6))
-    everything = max((held_out[1] == k).sum() for k in (0, 1)) / (held_out[1] != UNKNOWN).sum()
+    print("|                      | test pixel accuracy | mean IoU |")
+    print("|----------------------|---------------------|----------|")
     for name, network in (("student", student), ("teacher", teacher)):
-        accuracy, overlap = evaluate(network, *held_out)
-        print(f"{name}: held-out pixel accuracy {accuracy:.3f}, mean IoU {overlap:.3f}")
-    print(f"the larger class everywhere: pixel accuracy {everything:.3f}")
+        accuracy, overlap = evaluate(network, *test)
+        print(f"| {name:20} | {accuracy:<19.3f} | {overlap:<8.3f} |")
+    larger = max((test[1] == k).sum() for k in (0, 1)) / (test[1] != UNKNOWN).sum()
+    print(f"| larger class, always | {larger:<19.3f} | -        |")
 
 
 if __name__ == "__main__":

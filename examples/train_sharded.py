@@ -3,21 +3,31 @@
     python examples/train_sharded.py
     python examples/train_sharded.py --devices 4 --accumulate 2
 
-The same from two processes, of one machine or of two with a folder --out that both of them see:
+Metrics and checkpoint are in runs/train_sharded. `--epochs 80 --resume` continues the run, on as
+many devices and processes as you like. Test accuracy on two CPU cores, each in half a minute:
+
+| `--dataset`     | `--epochs` | test accuracy                 |
+|-----------------|------------|-------------------------------|
+| `digits`        | 50         | 0.975 to 0.983 (seeds 0 to 2) |
+| `fashion-mnist` | 1          | 0.889                         |
+
+To train in two processes, on one machine or on two that share the folder --out, run
 
     python examples/train_sharded.py --coordinator localhost:9876 --num-processes 2 --process-id 0 &
     python examples/train_sharded.py --coordinator localhost:9876 --num-processes 2 --process-id 1
 
-On a TPU pod or under SLURM, where the hosts find each other, run it on each with --distributed.
-Half a minute on two CPU cores; test accuracy 0.975 to 0.983 (seeds 0 to 2). Metrics and checkpoint
-are in runs/train_sharded; `--epochs 80 --resume` goes on from there, on as many devices and
-processes as you like. `--dataset fashion-mnist --epochs 1`, half a minute: 0.889.
+On a TPU pod or under SLURM the hosts find each other: run the same command on each of them, with
+--distributed.
 
-`--network resnet18 --dataset fashion-mnist --batch-size 256` on one H200, measured with `Flip`:
-test accuracy after 11 epochs 0.928 without mixing, 0.931 with `--mixer mixup`, 0.935 with cutmix
-and 0.934 with both (seeds 0 to 2, standard deviations up to 0.003). CIFAR-10 is `--dataset cifar-10
---data-dir cifar-10-batches-bin`, the folder of the binary files
-(https://www.cs.toronto.edu/~kriz/cifar.html); it was not run to the end.
+ResNet-18 on one H200 with `--network resnet18 --dataset fashion-mnist --batch-size 256`, after 11
+epochs, measured with the pairing `Flip` (means of seeds 0 to 2, standard deviations up to 0.003):
+
+| `--mixer`     | none  | mixup | cutmix | both  |
+|---------------|-------|-------|--------|-------|
+| test accuracy | 0.928 | 0.931 | 0.935  | 0.934 |
+
+For CIFAR-10 download the binary files (https://www.cs.toronto.edu/~kriz/cifar.html) and give their
+folder: `--dataset cifar-10 --data-dir cifar-10-batches-bin`. No full run of it was made yet.
 """
 
 import argparse
@@ -40,41 +50,39 @@ from tqdm import tqdm
 
 import jaxmix
 
-# Runs that differ in one of these are different experiments: --resume refuses to join them. How
-# many devices and processes there are is no part of the experiment.
+# A run can only be resumed with the same settings. The numbers of devices and processes may change.
 SETTINGS = ("dataset", "network", "mixer", "alpha", "per", "batch_size", "accumulate", "seed")
 COLUMNS = "epoch,train_loss,train_accuracy,test_loss,test_accuracy"
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 def read(path, remedy):
-    """The bytes of a file that the user has to bring."""
+    """Reads a file that must have been downloaded or installed before."""
     if not path.exists():
-        raise ValueError(f"no {path}; {remedy}")
+        raise ValueError(f"{path} is missing: {remedy}")
     return path.read_bytes()
 
 
 def read_cifar(path):
-    """Images uint8[N, 32, 32, 3] and labels int32[N] of a binary file of CIFAR-10."""
-    content = read(path, "--data-dir must be the folder unpacked from cifar-10-binary.tar.gz")
+    """Reads images uint8[N, 32, 32, 3] and labels int32[N] from a binary file of CIFAR-10."""
+    content = read(path, "set --data-dir to the folder unpacked from cifar-10-binary.tar.gz")
     if len(content) % 3073:
-        raise ValueError(f"{path} is cut short: its records have 3073 bytes")
+        raise ValueError(f"{path} is cut short: its size is not a multiple of 3073 bytes")
     records = np.frombuffer(content, np.uint8).reshape(-1, 3073)  # a label, then three planes
     planes = records[:, 1:].reshape(-1, 3, 32, 32)
     return np.moveaxis(planes, 1, -1), records[:, 0].astype(np.int32)
 
 
 def read_idx(path):
-    """The array in a gzipped idx file: two zeros, a type, the rank, the shape, uint8 values."""
-    content = gzip.decompress(
-        read(path, "Debian, Ubuntu, Colab: apt install dataset-fashion-mnist")
-    )
+    """Reads a gzipped IDX file: two zeros, a type, the rank, the shape, and uint8 values."""
+    remedy = "apt install dataset-fashion-mnist (Debian, Ubuntu, Colab), or set --data-dir"
+    content = gzip.decompress(read(path, remedy))
     shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + shape.nbytes).reshape(shape)
 
 
 def load_data(dataset, folder):
-    """Images uint8[N, H, W, C] and labels int32[N] to train on, and those held out."""
+    """Training set and test set, each of images uint8[N, H, W, C] and labels int32[N]."""
     if dataset == "digits":
         images, labels = load_digits(return_X_y=True)
         images = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
@@ -97,7 +105,7 @@ class Small(nnx.Module):
     """Two pooled convolutions and two dense layers."""
 
     def __init__(self, height, width, channels, *, rngs):
-        """Draws the parameters for images of that many pixels."""
+        """Draws the parameters, for images of this size."""
         self.conv1 = nnx.Conv(channels, 32, (3, 3), rngs=rngs)
         self.conv2 = nnx.Conv(32, 64, (3, 3), rngs=rngs)
         self.dense1 = nnx.Linear(64 * (height // 4) * (width // 4), 128, rngs=rngs)
@@ -120,20 +128,20 @@ class Block(nnx.Module):
         self.conv1, self.norm1 = conv(inputs, outputs, (3, 3), stride), norm(outputs, rngs)
         self.conv2, self.norm2 = conv(outputs, outputs, (3, 3)), norm(outputs, rngs)
         resized = (inputs, stride) != (outputs, 1)
-        self.past = conv(inputs, outputs, (1, 1), stride) if resized else None
+        self.skip = conv(inputs, outputs, (1, 1), stride) if resized else None
 
     def __call__(self, x):
         """Maps float32[B, H, W, inputs] to float32[B, H / stride, W / stride, outputs]."""
-        past = x if self.past is None else self.past(x)
+        skip = x if self.skip is None else self.skip(x)
         x = self.norm2(self.conv2(nnx.relu(self.norm1(self.conv1(x)))))
-        return nnx.relu(x + past)
+        return nnx.relu(x + skip)
 
 
 class ResNet18(nnx.Module):
-    """ResNet-18 for small images: no pooling at first (He et al. 2015, section 4.2).
+    """ResNet-18 for small images, without the first pooling (He et al. 2015, section 4.2).
 
-    Normalised in groups of channels, not over the batch: each image then has the same result in
-    whatever batch, on whatever number of devices.
+    It normalises groups of channels instead of the batch, so that the result for an image depends
+    neither on the rest of the batch nor on the number of devices.
     """
 
     def __init__(self, height, width, channels, *, rngs):
@@ -160,7 +168,7 @@ NETWORKS = {"small": Small, "resnet18": ResNet18}
 
 
 def create(key, network, size):
-    """A network and its optimizer, on every device of the mesh."""
+    """Makes a network and its optimizer, replicated over the mesh."""
     rate = optax.warmup_exponential_decay_schedule(0.0, 3e-3, 100, 1000, 0.1, end_value=3e-4)
 
     @nnx.jit
@@ -172,7 +180,7 @@ def create(key, network, size):
 
 
 def make_mixer(name, alpha, per):
-    """The mixer that --mixer names; "none" leaves every image as it is, in the same train step."""
+    """The mixer that --mixer names; "none" runs the same train step without mixing."""
     cutmix, mixup = jaxmix.CutMix(alpha, per=per), jaxmix.MixUp(alpha, per=per)
     both = jaxmix.RandomChoice((cutmix, mixup), per=per)
     none = jaxmix.RandomApply(mixup, prob=0.0)
@@ -183,8 +191,8 @@ def make_mixer(name, alpha, per):
 def train_step(model, optimizer, mixer, key, images, labels):
     """Mixes a batch, uint8[K, rows, H, W, C], and learns from it in K micro-batches.
 
-    One plan is drawn for all of it. Its slices mix the micro-batches as the batch would be mixed,
-    so that K is a question of memory alone. Returns the mean loss and accuracy.
+    One plan is drawn for the whole batch, and its slices mix the micro-batches. K therefore changes
+    the memory that a step needs, but not the mixed images. Returns the mean loss and accuracy.
     """
     micro_batches, rows = labels.shape
     plan = mixer.plan(key, (micro_batches * rows, *images.shape[2:]))
@@ -210,19 +218,19 @@ def train_step(model, optimizer, mixer, key, images, labels):
 
 @nnx.jit
 def eval_step(model, images, labels):
-    """Sums of loss and of hits; a label of -1 is padding."""
+    """Sums of losses and of correct predictions; a label of -1 is padding."""
     logits = model(to_float(images))
     losses = jnp.where(labels >= 0, cross_entropy(logits, labels), 0)
     return losses.sum(), (logits.argmax(-1) == labels).sum()
 
 
 def to_float(images):
-    """Pixels travel as uint8 and become shares of white on the device."""
+    """Converts pixels from 0 to 255 to shares of white; uint8 is sent to the devices."""
     return images.astype(jnp.float32) / 255
 
 
 def on_mesh(array, rows):
-    """`array[rows]`, split over the mesh along the last axis of `rows`.
+    """Puts `array[rows]` on the mesh, split along the last axis of `rows`.
 
     Each process reads only the rows of its own devices.
     """
@@ -242,15 +250,15 @@ def train_epoch(model, optimizer, mixer, key, data, batches, bar):
         step_key = jax.random.fold_in(key, step)
         batch = [on_mesh(array, rows) for array in data]
         seen.append(train_step(model, optimizer, mixer, step_key, *batch))
-        if jax.default_backend() == "cpu":  # Simulated devices can hang on a queue of steps.
+        if jax.default_backend() == "cpu":  # Simulated devices can hang if steps are queued.
             seen[-1] = jax.device_get(seen[-1])
-            bar.set_postfix_str("loss {:.3f}, accuracy {:.3f}".format(*seen[-1]), refresh=False)
+            bar.set_postfix_str("loss {:.3f}, accuracy {:.3f} (mixed)".format(*seen[-1]), False)
         bar.update()
     return np.mean(jax.device_get(seen), axis=0).tolist()
 
 
 def evaluate(model, data, rows):
-    """Mean loss and accuracy; the last batch is padded, so that every example counts once."""
+    """Mean loss and accuracy; the last batch is padded, and each example counts once."""
     count, padding = len(data[1]), -len(data[1]) % rows
     images = np.pad(data[0], [(0, padding), (0, 0), (0, 0), (0, 0)])
     labels = np.pad(data[1], (0, padding), constant_values=-1)
@@ -261,7 +269,7 @@ def evaluate(model, data, rows):
 
 
 def save(manager, args, state, history):
-    """Writes the CSV, then what --resume needs; every process takes part."""
+    """Writes the CSV file, then the checkpoint; every process must call it."""
     if jax.process_index() == 0:
         unfinished = args.out / "metrics.csv.partial"
         np.savetxt(unfinished, history, "%.6g", ",", header=COLUMNS, comments="")
@@ -273,71 +281,79 @@ def save(manager, args, state, history):
 
 
 def restore(manager, args, state):
-    """State and history as the last finished epoch left them, if they belong to this run."""
+    """State and history after the last finished epoch; ValueError if settings differ."""
     epoch = manager.latest_step() or 0
     if not 0 < epoch <= args.epochs:
         raise ValueError(f"--resume: no checkpoint of 1 to {args.epochs} epochs in {args.out}")
     run = manager.restore(epoch, args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
     for name, was in run["settings"].items():
         if was != getattr(args, name):
-            raise ValueError(f"--resume: that run has {name} {was}, not {getattr(args, name)}")
+            raise ValueError(f"--resume: {args.out} has {name} {was}, not {getattr(args, name)}")
     items = ocp.args.Composite(state=ocp.args.StandardRestore(nnx.to_pure_dict(state)))
     nnx.replace_by_pure_dict(state, manager.restore(epoch, args=items).state)
     return state, run["history"]
 
 
 def parse_args():
-    """The command line, checked as far as it can be without devices and data."""
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    """Reads the command line, and checks it as far as possible without devices and data."""
+    parser = argparse.ArgumentParser(
+        description=str(__doc__).partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     add = parser.add_argument
-    add("--dataset", choices=("digits", "fashion-mnist", "cifar-10"), default="digits")
-    add("--network", choices=tuple(NETWORKS), default="small")
-    add("--data-dir", type=Path, default="/usr/share/datasets/fashion-mnist")
-    add("--mixer", choices=("none", "cutmix", "mixup", "both"), default="both")
-    add("--alpha", type=float, default=1.0, help="lambda is Beta(alpha, alpha)")
-    add("--per", choices=("example", "pair", "batch"), default="example", help="granularity")
-    add("--epochs", type=int, default=50)
+    add("--dataset", choices=("digits", "fashion-mnist", "cifar-10"), default="digits", help="data")
+    add("--network", choices=tuple(NETWORKS), default="small", help="network to train")
+    folder = Path("/usr/share/datasets/fashion-mnist")
+    add("--data-dir", type=Path, default=folder, help="folder of Fashion-MNIST or CIFAR-10")
+    mixers, granularities = ("none", "cutmix", "mixup", "both"), ("example", "pair", "batch")
+    add("--mixer", choices=mixers, default="both", help="both: CutMix or MixUp, at random")
+    add("--alpha", type=float, default=1.0, help="lambda follows Beta(alpha, alpha)")
+    add("--per", choices=granularities, default="example", help="granularity of the draws")
+    add("--epochs", type=int, default=50, help="epochs in all, with those of a resumed run")
     add("--batch-size", type=int, default=64, help="over all devices and micro-batches")
-    add("--accumulate", type=int, default=1, help="micro-batches to a batch")
-    add("--seed", type=int, default=0)
-    add("--out", type=Path, default=Path("runs/train_sharded"))
+    add("--accumulate", type=int, default=1, help="micro-batches in a batch")
+    add("--seed", type=int, default=0, help="random seed")
+    out = Path("runs/train_sharded")
+    add("--out", type=Path, default=out, help="folder for the metrics and the checkpoint")
     add("--resume", action="store_true", help="continue the run in --out instead of replacing it")
-    add("--devices", type=int, default=2, help="simulated by each process on a CPU")
-    add("--distributed", action="store_true", help="one of the processes of a TPU pod or SLURM job")
-    add("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
-    add("--num-processes", type=int)
-    add("--process-id", type=int)
+    add("--devices", type=int, default=2, help="devices that each process simulates on a CPU")
+    add("--distributed", action="store_true", help="run as a process of a TPU pod or SLURM job")
+    add("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    add("--num-processes", type=int, help="number of processes, with --coordinator")
+    add("--process-id", type=int, help="number of this process, from 0, with --coordinator")
     args = parser.parse_args()
-    numbers = args.epochs, args.batch_size, args.accumulate, args.devices
-    if min(numbers) < 1 or not 0 <= args.seed < 2**32:
-        parser.error(
-            "--epochs, --batch-size, --accumulate and --devices start at 1, --seed at 0 and ends "
-            f"below 2**32, got {args}"
-        )
+    for name in ("epochs", "batch_size", "accumulate", "devices"):
+        if getattr(args, name) < 1:
+            option = "--" + name.replace("_", "-")
+            parser.error(f"{option} must be at least 1, got {getattr(args, name)}")
+    if not 0 <= args.seed < 2**32:
+        parser.error(f"--seed must be from 0 to 2**32 - 1, got {args.seed}")
     if args.accumulate > 1 and args.batch_size % (2 * args.accumulate):
         parser.error("--batch-size must be a multiple of 2 x --accumulate: rows are mixed in pairs")
     among = [args.coordinator, args.num_processes, args.process_id]
     if any(x is None for x in among) and any(x is not None for x in among):
         parser.error("--coordinator, --num-processes and --process-id go together")
     if args.coordinator is not None:
-        if args.distributed or not args.coordinator.rpartition(":")[2].isdecimal():
-            parser.error("--coordinator is HOST:PORT, and no --distributed with it")
+        if args.distributed:
+            parser.error("--coordinator and --distributed exclude each other")
+        if not args.coordinator.rpartition(":")[2].isdecimal():
+            parser.error(f"--coordinator must be HOST:PORT, got {args.coordinator!r}")
         if not 0 <= args.process_id < args.num_processes:
             parser.error("--process-id must be from 0 to --num-processes - 1")
     return args, parser.error
 
 
 def start(args):
-    """Connects the processes, if there are several, and lays a mesh over all of their devices."""
+    """Connects the processes, if there are several, and makes a mesh of all their devices."""
     jax.config.update("jax_num_cpu_devices", args.devices)
     if args.coordinator is not None:
         jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
     elif args.distributed:
         jax.distributed.initialize()
     if jax.local_device_count() * jax.process_count() != jax.device_count():
-        raise ValueError("all processes must have as many devices: give each the same --devices")
+        raise ValueError("all processes must have the same number of devices: see --devices")
     jax.set_mesh(jax.make_mesh((jax.device_count(),), ("data",)))
-    # Each process draws and reads by its own arguments: started differently they would drift apart.
+    # With different arguments the processes would draw and read different things.
     shared = sorted((name, str(x)) for name, x in vars(args).items() if name != "process_id")
     digest = np.frombuffer(hashlib.sha256(repr(shared).encode()).digest(), np.uint8)
     try:
@@ -347,7 +363,7 @@ def start(args):
 
 
 def main():
-    """Trains up to --epochs, saves after each, prints the accuracy."""
+    """Trains, saves after each epoch and prints the test accuracy."""
     args, fail = parse_args()
     try:
         start(args)
@@ -382,14 +398,14 @@ def main():
     first = jax.process_index() == 0
     bar = tqdm(total=args.epochs * steps, initial=len(history) * steps, disable=not first)
     for epoch in range(len(history) + 1, args.epochs + 1):
-        # From seed and epoch alone, so that all processes and a resumed run read the same order.
+        # The order depends only on seed and epoch: all processes and a resumed run read the same.
         order = np.random.default_rng((args.seed, epoch)).permutation(len(train[1]))
         batches = order[: steps * args.batch_size].reshape(steps, args.accumulate, rows)
         key = jax.random.fold_in(mix_key, epoch)
         trained = train_epoch(model, optimizer, mixer, key, train, batches, bar)
         history.append([epoch, *trained, *evaluate(model, test, rows)])
         save(manager, args, nnx.state((model, optimizer)), history)
-        bar.set_description(f"epoch {epoch}, held out {history[-1][-1]:.3f}")
+        bar.set_description(f"epoch {epoch}, test accuracy {history[-1][-1]:.3f}")
     bar.close()
     if first:
         print(f"test accuracy {history[-1][-1]:.3f}")

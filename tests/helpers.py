@@ -445,6 +445,18 @@ def refusal(module, monkeypatch, capsys, *options):
     return message
 
 
+def figures(module, monkeypatch):
+    """A dict that an example's figures are put into as it saves them, by the names of the files."""
+    saved, savefig = {}, module.Figure.savefig
+
+    def save(figure, path, **options):
+        saved[path.name] = figure
+        savefig(figure, path, **options)
+
+    monkeypatch.setattr(module.Figure, "savefig", save)
+    return saved
+
+
 def metrics_of_an_epoch(module, monkeypatch, backend, step, *arguments):
     """The mean metrics of an example's epoch of steps that do nothing, and how often it fetched."""
     fetched, device_get = [], jax.device_get

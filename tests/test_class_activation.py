@@ -1,5 +1,7 @@
 """The class-activation example: a run, and that its maps and figures are what they are called."""
 
+import re
+
 import helpers
 import jax
 import numpy as np
@@ -17,20 +19,58 @@ def test_a_short_run_prints_its_tables_and_leaves_its_pictures(
     example, monkeypatch, capsys, tmp_path
 ):
     monkeypatch.setattr(example, "SHIFTS", [1])
+    saved = helpers.figures(example, monkeypatch)
     printed, _ = helpers.main(example, monkeypatch, capsys, "--epochs", 1, "--out", tmp_path)
     rows = [line.strip("| ").split(" | ") for line in printed.splitlines() if "|" in line]
-    assert [row[0] for row in rows[2:5]] == ["none", "mixup", "cutmix"]
-    along = [row for row in rows if row[0] in ("CutMix", "MixUp")]
-    assert len(along) == 6 and all(len(row) == 2 + 9 for row in along)
+    trained = ["no mixing", "MixUp", "CutMix"]
+    assert [row[0] for row in rows[2:5]] == trained
+    along = rows[-6:]
+    assert [row[:2] for row in along] == [
+        [kind, w] for kind in ("CutMix", "MixUp") for w in trained
+    ]
+    assert all(len(row) == 2 + 9 for row in along)
     assert all(0 <= float(cell) <= 100 for row in along for cell in row[2:])
     for name in ("maps.png", "neither.png"):
         assert (tmp_path / name).stat().st_size > 10_000
+
+    titles = [axes.get_title() for axes in saved["maps.png"].axes[: 5 * 7]]
+    for i in range(0, len(titles), 7):
+        image, *maps = (title.replace("\n", " ") for title in titles[i : i + 7])
+        own, other = re.fullmatch(r"(\d), with (\d) in the box", image).groups()
+        heads = ["trained without mixing ", "trained with MixUp ", "trained with CutMix "]
+        for j, title in enumerate(maps):
+            name = f"{other} in the box" if j % 2 else own
+            assert re.fullmatch(rf"{'' if i else heads[j // 2]}{name}: \d+ %", title)
+    left, right = saved["neither.png"].axes
+    assert [text.get_text() for text in right.get_legend().get_texts()] == trained
+    assert len({line.get_marker() for line in left.get_lines()}) == 3
 
 
 def test_bad_arguments_are_refused(example, monkeypatch, capsys, tmp_path):
     options = "--dataset", "fashion-mnist", "--data-dir", tmp_path
     message = helpers.refusal(example, monkeypatch, capsys, *options)
     assert "apt install dataset-fashion-mnist" in message
+    message = helpers.refusal(example, monkeypatch, capsys, "--epochs", 0)
+    assert "--epochs must be at least 1, got 0" in message
+    message = helpers.refusal(example, monkeypatch, capsys, "--seed", -1)
+    assert "--seed must be from 0 to 2**32 - 1, got -1" in message
+
+
+def test_titles_name_what_is_in_the_box(example, monkeypatch, tmp_path):
+    """Image i is of class i and brightness (i + 1) / 10, so that the box shows whose it is."""
+    saved = helpers.figures(example, monkeypatch)
+    images = np.broadcast_to(np.arange(1, 11)[:, None, None, None] / 10, (10, 16, 16, 1))
+    images, labels = images.astype(np.float32), np.arange(10, dtype=np.int32)
+    params = {"MixUp": example.Network().init(jax.random.key(0), images)}
+    data = images, labels
+    example.draw_maps(tmp_path / "maps.png", params, jax.random.key(1), data, "abcdefghij")
+    for axes in saved["maps.png"].axes[: 5 * 3 : 3]:
+        own, other = re.findall(r"\b[a-j]\b", axes.get_title())
+        shown, (box,) = axes.get_images()[0].get_array(), axes.patches
+        middle = shown[int(box.get_y() + box.get_height() / 2), int(box.get_x() + 1)]
+        outside = set(np.unique(shown)) - {middle}
+        assert round(10 * float(middle)) - 1 == "abcdefghij".index(other)
+        assert {round(10 * float(x)) - 1 for x in outside} == {"abcdefghij".index(own)}
 
 
 def test_the_mean_of_a_map_is_the_logit_without_its_bias(example):

@@ -44,6 +44,7 @@ def test_none_mixes_nothing(example):
 
 def test_a_short_run_leaves_its_tables_and_its_picture(example, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(example, "ALPHAS", (0.8,))
+    saved = helpers.figures(example, monkeypatch)
     options = ("--epochs", 2, "--draws", 4, "--seeds", 2, "--batch-size", 64, "--out", tmp_path)
     printed, _ = helpers.main(example, monkeypatch, capsys, *options)
     found = re.findall(
@@ -58,4 +59,24 @@ def test_a_short_run_leaves_its_tables_and_its_picture(example, monkeypatch, cap
     assert all(0.3 < float(row[3]) < 1 for row in found)
     table = list(csv.DictReader((tmp_path / "granularity.csv").read_text().splitlines()))
     assert len(table) == 3 * len(found)
+    assert [row["measure"] for row in table[:3]] == list(example.MEASURES)
+    assert re.search(r"^ +before +after +test accuracy$", printed, re.MULTILINE)
     assert (tmp_path / "granularity.png").stat().st_size > 10_000
+    for axes, title in zip(
+        saved["granularity.png"].axes, ("before training", "after 2 epochs"), strict=True
+    ):
+        ticks = [text.get_text() for text in axes.get_xticklabels()]
+        assert ticks == ["no mixing", "example", "pair", "run of 16", "batch"]
+        _, *lines = axes.get_lines()
+        labels = [line.get_label() for line in lines]
+        assert labels == ["CutMix, alpha 0.8", "MixUp, alpha 0.8"] and axes.get_title() == title
+        assert len({line.get_marker() for line in lines}) == 2
+        assert all(abs(line.get_ydata()[1] - 1) < 1e-6 for line in lines)
+
+
+def test_bad_arguments_are_refused(example, monkeypatch, capsys, tmp_path):
+    message = helpers.refusal(example, monkeypatch, capsys, "--seeds", 1)
+    assert "--draws and --seeds must be at least 2" in message
+    options = "--dataset", "fashion-mnist", "--data-dir", tmp_path, "--out", tmp_path / "out"
+    message = helpers.refusal(example, monkeypatch, capsys, *options)
+    assert "apt install dataset-fashion-mnist" in message and not (tmp_path / "out").exists()

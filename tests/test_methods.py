@@ -499,8 +499,19 @@ def test_under_jit_with_every_pairing_and_in_a_policy(example, name):
 def test_a_run_prints_a_line_for_each_method_and_leaves_a_picture(
     example, monkeypatch, capsys, tmp_path
 ):
+    saved = helpers.figures(example, monkeypatch)
     printed, _ = helpers.main(example, monkeypatch, capsys, "--seed", 1, "--out", tmp_path)
-    found = re.findall(r"^(\S+) +mean weight of the original's label (\d\.\d\d)$", printed, re.M)
+    found = re.findall(r"^(\S+) +mean share of the original (\d\.\d\d)$", printed, re.M)
     assert found[0] == ("original", "1.00") and len(printed.splitlines()) == len(found)
     assert len(dict(found)) >= 12 and all(0.1 < float(share) < 1 for _, share in found[1:])
     assert (tmp_path / "methods.png").stat().st_size > 100_000
+    axes = saved["methods.png"].axes
+    titles = [re.fullmatch(r"original: (\d+) %", ax.get_title()) for ax in axes]
+    assert len(titles) == 8 * len(found) and all(titles)
+    for i, (name, share) in enumerate(found):
+        shown = [int(title[1]) for title in titles[8 * i : 8 * (i + 1)] if title]
+        assert axes[8 * i].get_ylabel() == name and abs(np.mean(shown) - 100 * float(share)) < 1.1
+
+
+def test_example_stays_short():
+    assert len(helpers.example("methods").read_text().splitlines()) <= 350

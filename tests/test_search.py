@@ -59,6 +59,7 @@ def test_each_network_is_the_one_that_its_policy_trains_alone(example):
 def test_a_short_run_prints_its_table_and_leaves_its_picture(
     example, monkeypatch, capsys, tmp_path
 ):
+    saved = helpers.figures(example, monkeypatch)
     printed, _ = helpers.main(
         example, monkeypatch, capsys, "--epochs", 3, "--train-images", 128, "--out", tmp_path
     )
@@ -67,3 +68,16 @@ def test_a_short_run_prints_its_table_and_leaves_its_picture(
     assert all(0.2 < float(accuracy) < 1 for _, accuracy in found)
     assert re.search(r"16 policies at once take \d+\.\d times as long as one", printed)
     assert (tmp_path / "search.png").stat().st_size > 10_000
+    (axes,) = saved["search.png"].axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == [str(x) for x in example.ALPHAS]
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert list(lines) == ["CutMix", "MixUp", "either", "no mixing"]
+    assert len({line.get_marker() for line in lines.values()}) == 4
+    accuracy = dict(found)
+    for name in ("CutMix", "MixUp", "either"):
+        expected = [float(accuracy[f"{name}({alpha})"]) for alpha in example.ALPHAS]
+        np.testing.assert_allclose(lines[name].get_ydata(), expected, atol=6e-4)
+
+
+def test_example_stays_short():
+    assert len(EXAMPLE.read_text().splitlines()) <= 150

@@ -21,16 +21,31 @@ def example():
 def test_a_short_run_prints_its_figures_and_leaves_a_picture(
     example, monkeypatch, capsys, tmp_path
 ):
+    saved = helpers.figures(example, monkeypatch)
     printed, _ = helpers.main(example, monkeypatch, capsys, "--steps", 8, "--out", tmp_path)
-    found = re.findall(r"(\w+): held-out pixel accuracy (0\.\d+), mean IoU (0\.\d+)", printed)
+    found = re.findall(r"^\| (\w+) +\| (0\.\d+) +\| (0\.\d+) +\|$", printed, re.MULTILINE)
     assert [name for name, _, _ in found] == ["student", "teacher"]
+    assert re.search(r"^\| larger class, always \| 0\.5\d\d ", printed, re.MULTILINE)
     assert all(0 < float(overlap) <= float(accuracy) for _, accuracy, overlap in found)
     assert (tmp_path / "mixed.png").stat().st_size > 10_000
+    legend = saved["mixed.png"].legends[0]
+    colours = {
+        text.get_text(): patch.get_facecolor()
+        for text, patch in zip(legend.get_texts(), legend.get_patches(), strict=True)
+    }
+    assert list(colours) == ["near", "far", "not measured", "box from the partner"]
+    shown = saved["mixed.png"].axes[6].get_images()[0]  # The class map of the first crop.
+    drawn = shown.to_rgba(np.ma.array([1, 0, 0], mask=[False, False, True]))
+    for colour, name in zip(drawn, ("near", "far", "not measured"), strict=True):
+        np.testing.assert_allclose(colour, colours[name], atol=0.01)
+    assert set(np.unique(shown.get_array().compressed())) <= {0, 1}
 
 
 def test_bad_arguments_are_refused(example, monkeypatch, capsys):
     message = helpers.refusal(example, monkeypatch, capsys, "--steps", 0)
-    assert "--steps starts at 1" in message
+    assert "--steps must be at least 1, got 0" in message
+    message = helpers.refusal(example, monkeypatch, capsys, "--seed", 2**32)
+    assert "--seed must be from 0 to 2**32 - 1" in message
 
 
 def test_the_photograph_is_there_with_its_three_classes(example):
@@ -42,7 +57,7 @@ def test_the_photograph_is_there_with_its_three_classes(example):
     assert images.shape == (*maps.shape, 3) == (5, 48, 48, 3)
 
 
-def test_maps_and_the_teachers_view_come_from_where_the_image_does(example):
+def test_maps_and_the_teachers_targets_come_from_where_the_image_does(example):
     """Marks every pixel with its example and place, and looks where each of them went."""
     shape = (4, 48, 48)
     marks = np.arange(np.prod(shape)).reshape(shape)
@@ -57,7 +72,7 @@ def test_maps_and_the_teachers_view_come_from_where_the_image_does(example):
         return jnp.stack([1e-5 * views[..., 0], -1e-5 * views[..., 0]], axis=-1)
 
     alone = np.asarray(jax.nn.softmax(teacher(images))).reshape(-1, 2)
-    np.testing.assert_array_equal(example.teachers_view(teacher, plan, images), alone[source])
+    np.testing.assert_array_equal(example.teacher_targets(teacher, plan, images), alone[source])
 
 
 def test_unknown_pixels_reach_neither_the_loss_nor_its_gradient(example):

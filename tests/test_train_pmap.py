@@ -91,11 +91,12 @@ def test_run_learns_and_leaves_its_files(whole):
     assert 0.5 < last["test_accuracy"] < 1
     assert last["train_accuracy"] < last["test_accuracy"], "mixed images are the harder ones"
     hits = last["test_accuracy"] * 360
-    assert abs(hits - round(hits)) < 1e-3, "360 examples are held out, each counts once"
+    assert abs(hits - round(hits)) < 1e-3, "360 test examples, each counts once"
 
     assert re.fullmatch(r"test accuracy 0\.\d{3}", lines[-1])
     assert lines[-1] == f"test accuracy {last['test_accuracy']:.3f}"
-    assert "loss " in progress and "accuracy " in progress, "the progress bar"
+    shown = r"test accuracy 0\.\d{3}.*loss \d\.\d{3}, accuracy \d\.\d{3} \(mixed\)"
+    assert re.search(shown, progress), "the progress bar"
     names = ["checkpoints", "curves.png", "metrics.csv", "mixed.png"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in names if "png" in name)
@@ -122,7 +123,7 @@ def write_idx(path, array):
 
 @pytest.fixture
 def fashion(tmp_path):
-    """Twenty training and seven held-out images in the four files of Fashion-MNIST."""
+    """Twenty training and seven test images in the four files of Fashion-MNIST."""
     rng = np.random.default_rng(0)
     arrays = {}
     for part, count in (("train", 20), ("t10k", 7)):
@@ -241,8 +242,21 @@ def test_gradients_are_the_mean_over_the_devices(example):
     np.testing.assert_allclose(accuracy, (logits.argmax(-1) == labels).mean())
 
 
+def test_curves_tell_training_on_mixed_images_from_test(example, monkeypatch, tmp_path):
+    saved = helpers.figures(example, monkeypatch)
+    example.plot_curves(tmp_path / "curves.png", [[1, 2.0, 0.4, 1.0, 0.8], [2, 1.5, 0.5, 0.5, 0.9]])
+    expected = {"loss": ([2.0, 1.5], [1.0, 0.5]), "accuracy": ([0.4, 0.5], [0.8, 0.9])}
+    for axes in saved["curves.png"].axes:
+        training, test = axes.get_lines()
+        assert [training.get_label(), test.get_label()] == ["training (mixed)", "test"]
+        assert training.get_marker() != test.get_marker() and axes.get_xlabel() == "epoch"
+        drawn = training.get_ydata().tolist(), test.get_ydata().tolist()
+        assert drawn == expected.pop(axes.get_ylabel()) and axes.get_legend() is not None
+    assert not expected
+
+
 @pytest.mark.parametrize("count", [1, 16, 37])
-def test_every_held_out_example_counts_once(example, count):
+def test_every_test_example_counts_once(example, count):
     images, labels = batch(count)
     state = linear_state()
     logits = images.reshape(count, -1) @ jax.device_get(state.params["w"])[0]

@@ -236,7 +236,7 @@ def test_metrics_are_fetched_once_an_epoch_but_on_cpus(example, monkeypatch, bac
     assert fetched == times
 
 
-def test_every_held_out_example_counts_once(example, model):
+def test_every_test_example_counts_once(example, model):
     for count in (1, 16, 37):
         images, labels = pixels_and_labels(count)
         logits = model[0](images.astype(np.float32) / 255)
@@ -332,15 +332,16 @@ AMONG = ["--num-processes", "2", "--process-id", "0"]
     [
         (["--accumulate", "3"], "multiple of 2 x --accumulate"),
         (["--accumulate", "64"], "multiple of 2 x --accumulate"),
-        (["--accumulate", "0"], "--accumulate"),
-        (["--devices", "0"], "--devices"),
-        (["--seed", "-1"], "--seed"),
+        (["--accumulate", "0"], "--accumulate must be at least 1, got 0"),
+        (["--devices", "0"], "--devices must be at least 1, got 0"),
+        (["--seed", "-1"], "--seed must be from 0 to 2**32 - 1, got -1"),
+        (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
         (["--coordinator", "localhost:1"], "go together"),
         (["--num-processes", "2", "--process-id", "0"], "go together"),
         (["--batch-size", "many"], "--batch-size"),
-        ([*AMONG, "--coordinator", "nowhere"], "--coordinator is HOST:PORT"),
-        ([*AMONG, "--coordinator", ""], "--coordinator is HOST:PORT"),
-        ([*AMONG, "--coordinator", "localhost:1", "--distributed"], "no --distributed"),
+        ([*AMONG, "--coordinator", "nowhere"], "--coordinator must be HOST:PORT"),
+        ([*AMONG, "--coordinator", ""], "--coordinator must be HOST:PORT"),
+        ([*AMONG, "--coordinator", "localhost:1", "--distributed"], "exclude each other"),
         ([*AMONG, "--coordinator", "localhost:1", "--process-id", "2"], "from 0 to"),
     ],
     ids=str,
