@@ -116,7 +116,7 @@ class HalfBox(Mixer):
 
 
 class SaliencyMix(Mixer):
-    """Paints a box of CutMix's size around the partner's most salient pixel.
+    """A box around the partner's most salient pixel; `saliency` has the resolution of the images.
     Uddin et al. 2020, https://arxiv.org/abs/2006.01791.
     """
 
@@ -184,9 +184,9 @@ def remix(plan, labels, counts, kappa=3.0, tau=0.5):
     return plan.relabel(jnp.where(every & (1 - plan.lam < tau), 1.0, share))
 
 
-def binarised(plan, labels, num_classes, threshold=0.2):
+def binarised(plan, labels, threshold=0.2, **options):
     """Targets for binary cross-entropy. Wightman et al. 2021, https://arxiv.org/abs/2110.00476."""
-    return (plan.labels(labels, num_classes=num_classes) > threshold).astype(jnp.float32)
+    return (plan.labels(labels, **options) > threshold).astype(jnp.float32)
 
 
 # Pairings: `Permutation(index)` takes any partners.

@@ -95,7 +95,8 @@ def array(where: str, argument: str, value: Any) -> Array | np.ndarray:
         if value is None:
             remedy = "is an argument or a field missing?"
         elif not (isinstance(value, list | tuple) or jax.tree_util.all_leaves([value])):
-            remedy = "pass its arrays one by one, as in jax.tree.map(plan.images, tree)"
+            remedy = "pass images one by one, as in jax.tree.map(plan.images, tree), labels to "
+            remedy += "plan.labels and class maps to plan.maps"
         raise TypeError(f"{where}: {argument} must be an array, got {got}; {remedy}")
     require(value.ndim > 0, where, f"{argument} must have a batch axis", value)
     return of_jax(where, argument, value)
@@ -152,7 +153,7 @@ def key(where: str, value: Any) -> None:
                 return
             remedy = "wrap a raw key of another PRNG with jax.random.wrap_key_data(key, impl=...)"
             if value.shape[value.ndim - len(one) :] == one:
-                remedy = "use jax.vmap for a batch of keys"
+                remedy = "pass one of the keys, or use jax.vmap for a batch of keys"
         elif value.shape == one and jnp.issubdtype(value.dtype, np.integer):
             remedy = 'a raw key is uint32: pass key.astype("uint32")'
     elif is_variable(value):
@@ -173,7 +174,8 @@ def shape(where: str, value: Any, *, least_rank: int = 1) -> tuple:
     """Checks a static shape of at least `least_rank` axes; sizes may be symbolic (`jax.export`)."""
     sizes = sequence(value, arrays=False)
     static = isinstance(sizes, tuple) and all(is_int(n) or export.is_symbolic_dim(n) for n in sizes)
-    remedy = "did you mean images.shape?" if shape_of(value) is not None else ""
+    traced = "call this inside the jitted function, or make shape a static argument"
+    remedy = "did you mean images.shape?" if shape_of(value) is not None else traced
     require_type(static, where, "shape must be a tuple of ints", value, remedy)
     negative = any(is_int(n) and n < 0 for n in sizes)
     require(not negative, where, "sizes in shape must not be negative", value)
@@ -216,7 +218,7 @@ def canvas(where: str, sizes: tuple, channel_axis: Any) -> tuple:
     """The spatial extents of images; raises if no region can be painted on them."""
     extents = spatial(sizes, channel(where, sizes, channel_axis, region=True))
     if not extents or any(is_int(extent) and extent == 0 for extent in extents):
-        wanted = "a region needs images with spatial axes, each of at least one pixel"
+        wanted = "a region needs images with a spatial axis, each of at least one pixel"
         remedy = "pass channel_axis=None if the last axis is not a channel axis"
         raise value_error(where, wanted, sizes, remedy)
     return extents
@@ -243,6 +245,7 @@ def alpha(where: str, value: Any, argument: str = "alpha") -> Any:
     value = number(where, argument, value, "positive and finite")
     fits = not isinstance(value, float) or LEAST <= value <= LARGEST
     remedy = "to switch mixing off use RandomApply(mixer, prob=0.0)"
+    remedy = remedy if argument == "alpha" else "0 switches it off"
     require(fits, where, f"{argument} must be positive and finite in float32", value, remedy)
     return value
 

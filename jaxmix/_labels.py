@@ -33,7 +33,13 @@ def checked(where: str, argument: str, value: Any, num_classes: Any) -> Array | 
     if value.ndim == 2:
         return _dense_checked(where, argument, value, num_classes)
     wanted = f"{argument} of rank 1 must be integer class ids"
-    _checks.require_type(ids, where, wanted, value, "pass regression targets as float[B, 1]")
+    _checks.require_type(
+        ids,
+        where,
+        wanted,
+        value,
+        "cast ids to an integer dtype, or pass regression targets as float[B, 1]",
+    )
     if num_classes is None:
         given = f"{argument} are class ids ({_checks.describe(value)})"
         raise ValueError(f"{where}: {given}: pass num_classes=K")

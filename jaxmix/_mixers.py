@@ -58,6 +58,9 @@ class Mixer(Frozen):
     refuse it. Fields are leaves. Fields with `dataclasses.field(metadata={"static": True})` are
     modes. This class does the rest: granularity, pairing, labels, maps, losses, layouts.
 
+    Labels are weighted by area. For other weights call `plan.relabel` in the train step. Do not
+    override `plan`: policies such as `RandomChoice` call only `draw`.
+
     A content-aware method needs data of each row, such as a saliency map. Store it as an array
     [B, ...] in a field with `metadata={"rows": True}`. In `draw`, `self.pairing.take(...)` turns it
     into the data of each row's partner. Such a mixer must have `per="example"`.
@@ -105,7 +108,7 @@ class Mixer(Frozen):
     pairing: PairingField = dataclasses.field(default=DEFAULT_PAIRING, kw_only=True)
     _own_draws = True  # Whether `per` is the granularity of `draw`. In policies it is not.
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.__post_init__ = _completed(cls.__post_init__)
         pytree()(cls)
@@ -137,12 +140,12 @@ class Mixer(Frozen):
         Args:
             key: a PRNG key, consumed by this call.
             rows: how many draws to return: 1 with `per="batch"`, B / n with `per=n`, else the batch
-                size.
+                size. With `per="pair"` the first draw of each pair is used.
             spatial: the static extents in pixels; empty if the images have no spatial axis.
 
         Returns:
             (region, opacity). The region is a `Box`, a `Mask`, or None for everywhere. The opacity
-            is float32[rows] in [0, 1], or None for opaque.
+            is float32[rows], clipped to [0, 1], one number for all rows, or None for opaque.
         """
         raise NotImplementedError(f"{type(self).__name__} must define draw(key, rows, spatial)")
 
@@ -358,7 +361,8 @@ class CutMix(Mixer):
     | minmax=(0.2, 0.8)   | 0.75          | 0.60   | 0.01              | 0.00                  |
 
     Attributes:
-        alpha: the concentration of lambda, positive; 1 is uniform. A number or a traced scalar.
+        alpha: the concentration of lambda, positive; 1 is uniform. A number or a traced scalar. A
+            traced one is not checked: 0 gives NaN.
         per: the granularity: one box per "example", per "pair" of rows or per "batch". An int n,
             which divides the batch size, is one box per run of n rows. Gradients vary least with
             "pair" and most with "batch": their variance was 0.83 and 1.5 to 1.7 times that with
@@ -432,7 +436,8 @@ class MixUp(Mixer):
     lambda ~ Beta(alpha, alpha) is the share of the original, in every pixel and in the label.
 
     Attributes:
-        alpha: the concentration of lambda, positive; 1 is uniform. A number or a traced scalar.
+        alpha: the concentration of lambda, positive; 1 is uniform. A number or a traced scalar. A
+            traced one is not checked: 0 gives NaN.
         per: the granularity: one lambda per "example", per "pair" of rows or per "batch". An int n,
             which divides the batch size, is one lambda per run of n rows.
         pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
@@ -487,7 +492,8 @@ def check_mixers(where: str, mixers: Any) -> tuple[Mixer, ...]:
     """Checks a sequence of mixers, and returns it as a tuple."""
     mixers = _checks.sequence(mixers, arrays=False)
     if not isinstance(mixers, tuple):
-        raise _checks.type_error(where, "mixers must be a sequence of mixers", mixers)
+        remedy = "pass them as a tuple, as in (CutMix(), MixUp())"
+        raise _checks.type_error(where, "mixers must be a sequence of mixers", mixers, remedy)
     for mixer in mixers:
         check_mixer(where, "each of mixers", mixer)
     return mixers

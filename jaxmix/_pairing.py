@@ -308,7 +308,9 @@ class Permutation(Pairing):
         return jnp.asarray(self.index).astype(jnp.int32)
 
     def _take(self, x: Array) -> Array:
-        return _sharding.rows_at(x, self.partner(x.shape[0]))
+        index = self.partner(x.shape[0])
+        _checks.batch("Permutation.take", "x", x, index.shape[0], "the index")
+        return _sharding.rows_at(x, index)
 
 
 SAME_ROW: Any = Roll(0)

@@ -308,6 +308,8 @@ class Plan:
             (4,)
         """
         where = "Plan.loss"
+        wanted = "loss_fn, the first argument, must be a function"
+        _checks.require_type(callable(loss_fn), where, wanted, loss_fn)
         leaves, tree = jax.tree.flatten(labels, is_leaf=_checks.is_variable)
         _checks.require_type(leaves, where, "labels must be arrays", labels)
         given, other = jax.tree.flatten(donors, is_leaf=_checks.is_variable)
@@ -608,7 +610,7 @@ class Plan:
         array = isinstance(labels, Array) and labels.ndim == 1
         ids = array and jnp.issubdtype(labels.dtype, jnp.signedinteger)
         ignored = labels < 0 if ids else None
-        known = labels if ignored is None else jnp.where(ignored, jnp.zeros_like(labels), labels)
+        known = labels if ignored is None else jnp.where(ignored, 0, labels)
         loss = loss_fn(outputs, known)
         if _checks.shape_of(loss) != self.lam.shape:
             wanted = f"loss_fn must return one loss for each example, {self.lam.shape}"

@@ -22,6 +22,8 @@ from jaxmix._mixers import Mixer, check_mixers
 from jaxmix._pairing import Roll
 from jaxmix._plan import Plan
 
+__all__ = ["gallery", "show"]
+
 OUTLINE = "#ff2d78"
 
 
@@ -39,14 +41,15 @@ def show(
         images: the mixed images, [B, H, W], [B, H, W, C] or [B, C, H, W] with C 1 or 3, of any
             dtype. Floats are read as 0 to 1 and integers as 0 to 255. A batch that leaves that
             range, such as a normalised one, is stretched from its smallest value to its largest.
-        labels: mixed labels float[B, K], or class ids int[B], which `plan` mixes if it is given.
-            The titles name the two classes with the largest shares.
+        labels: mixed labels float[B, K], shown as they are, or class ids int[B], which `plan` mixes
+            if it is given. The titles name the two classes with the largest shares.
         plan: the plan that mixed the images. The painted regions are outlined.
         class_names: the names of the K classes. The default is their numbers.
         columns: the number of images in a row.
 
     Returns:
-        A `matplotlib.figure.Figure` with an axes for each image.
+        A `matplotlib.figure.Figure` with an axes for each image. In Jupyter, run
+        `%matplotlib inline` once to display it.
 
     Raises:
         ImportError: without matplotlib.
@@ -153,6 +156,7 @@ def _figure(where: str, groups: list, columns: int) -> Any:
         if heading:
             part.suptitle(heading, x=0.01, ha="left", fontsize=8, parse_math=False)
         _, pictures, plan, titles = group
+        painted = _painted(plan)
         for row, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
             axes = part.add_subplot(rows, columns, row + 1)
             axes.imshow(
@@ -160,8 +164,8 @@ def _figure(where: str, groups: list, columns: int) -> Any:
             )
             axes.set(xticks=[], yticks=[], anchor="N")
             axes.set_title(title, y=-0.03, pad=0, va="top", fontsize=8, parse_math=False)
-            if plan is not None:
-                _outline(axes, plan, row)
+            if painted is not None:
+                _outline(axes, painted[row])
     return figure
 
 
@@ -169,6 +173,9 @@ def _pictures(where: str, images: Any) -> np.ndarray:
     """The pictures as float32[B, H, W] or [B, H, W, 3], from 0 to 1."""
     given = _checks.array(where, "images", images)
     pictures = np.asarray(given)
+    if pictures.ndim == 3 and pictures.shape[-1] in (1, 3):
+        wanted = "images must have a batch axis"
+        raise _checks.value_error(where, wanted, given, "for one image pass images[None]")
     if pictures.ndim == 4 and pictures.shape[-1] not in (1, 3):
         pictures = np.moveaxis(pictures, 1, -1)
     if pictures.ndim == 4 and pictures.shape[-1] == 1:
@@ -195,7 +202,7 @@ def _dense(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) -
     if labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.integer):
         classes = classes or max(int(np.max(labels, initial=0)) + 1, 2)
     labels = _labels.checked(where, "labels", labels, classes)
-    _checks.batch(where, "labels", labels, batch, f"a batch of {batch} images")
+    _checks.batch(where, "labels", labels, batch, "the images")
     if labels.ndim == 1:
         labels = (plan or Plan.of((batch,), Roll(0))).labels(labels, num_classes=classes)
     return np.asarray(labels)
@@ -215,16 +222,25 @@ def _titles(labels: ArrayLike, names: Any) -> list[str]:
     return titles
 
 
-def _outline(axes: Any, plan: Plan, row: int) -> None:
-    """Outlines what was painted onto a row, along the edges of pixels, unless it is everything."""
-    if plan.region is None or plan.spatial is None or plan._label_share(None)[row] == 1:
-        return
-    region = jax.tree.map(lambda x: x[row : row + 1], plan.region)
-    painted = np.asarray(_region.as_mask(region, plan.spatial).painted[0]) >= 0.5
+def _painted(plan: Plan | None) -> np.ndarray | None:
+    """bool[B, H, W]: the pixels painted onto each row; None if there is nothing to outline."""
+    if plan is None or plan.region is None or plan.spatial is None:
+        return None
+    rows = np.asarray(plan.partner) != np.arange(plan.batch)
+    rows |= plan.pairing == Roll(0)  # Its partners are donors.
+    if plan.opacity is not None:
+        rows &= np.asarray(plan.opacity) > 0
+    painted = np.asarray(_region.as_mask(plan.region, plan.spatial).painted) >= 0.5
+    return painted & rows[:, None, None]
+
+
+def _outline(axes: Any, painted: np.ndarray) -> None:
+    """Outlines painted pixels along their edges, unless all pixels are painted."""
     if painted.all():
         return
     limits, line = axes.axis(), {"colors": OUTLINE, "linewidth": 1.2, "clip_on": False}
     for lines, mask in ((axes.hlines, painted), (axes.vlines, painted.T)):
         at, along = np.nonzero(np.diff(np.pad(mask, 1), axis=0))
-        lines(at - 0.5, along - 1.5, along - 0.5, **line)
+        if at.size:
+            lines(at - 0.5, along - 1.5, along - 0.5, **line)
     axes.axis(limits)

@@ -23,6 +23,8 @@ from jaxmix._mixers import CutMix, Mixer, MixUp, PerName, check_mixer
 from jaxmix._plan import Plan
 from jaxmix._policies import RandomApply, RandomChoice
 
+__all__ = ["check"]
+
 DTYPES = ("float32", "bfloat16", "float16", "uint8", "int32", "bool")
 # A description, the found value, the expected value and the tolerance.
 Findings = Generator[tuple[str, Any, Any, float], None, None]
@@ -50,7 +52,8 @@ def check(
 
     Args:
         mixer: the mixer.
-        shape: the static shape of the images to try it on.
+        shape: the static shape of the images to try it on. If the mixer has fields with data of
+            each row, pass the shape of their images.
         channel_axis: -1, 1, None for no channel axis, or "auto"; see `Mixer.plan`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Strict settings for every test: what passes here passes in anybody's program.
+"""Strict settings for every test: what passes here passes in any program.
 
 pytest loads this file before it collects anything, so a bare `pytest` runs the doctests of the
 package and of the guide under these settings too, while `pytest jaxmix` alone runs them under

@@ -110,7 +110,7 @@ SIGNATURES = [
     ),
     (recipes.big_vision, "(p, *, pairing=None, per=None)"),
     (plot.show, "(images, labels=None, plan=None, *, class_names=None, columns=8)"),
-    (plot.gallery, "(images, mixers, key)"),
+    (plot.gallery, "(images, mixers, key, *, labels=None, class_names=None)"),
     (testing.check, '(mixer, *, shape=(8, 6, 5, 3), channel_axis="auto")'),
     *[(kind.__call__, CALL) for kind in (Mixer, CutMix, MixUp, RandomChoice, RandomApply)],
     *[(kind.plan, PLAN) for kind in (Mixer, CutMix, MixUp, RandomChoice, RandomApply)],

@@ -138,7 +138,13 @@ PLANS = [
             ("empty", TypeError, lambda y: ({},), "labels must be arrays"),
             ("scalars", TypeError, lambda y: ([0] * 8,), "labels", r"jnp\.asarray\(labels\)"),
             ("a-scalar", ValueError, lambda y: ((y, jnp.ones(())),), "labels", "batch axis"),
-            ("short", ValueError, lambda y: ({"a": y, "b": y[:4]},), "labels", r"size 8, .*got.*\[4\]"),
+            (
+                "short",
+                ValueError,
+                lambda y: ({"a": y, "b": y[:4]},),
+                "labels",
+                r"size 8, .*got.*\[4\]",
+            ),
         ]
     ],
     *[

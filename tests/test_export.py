@@ -157,7 +157,9 @@ class Direction(enum.Enum):
 def test_a_mode_that_is_no_literal_is_named(mode):
     pytest.importorskip("flatbuffers")
     exported = export.export(jax.jit(lambda mixer, x: x))(Stripes(mode=mode), IMAGES)
-    with pytest.raises(ValueError, match=r"^Stripes: .* static fields must be literals, .* got {'mode': "):
+    with pytest.raises(
+        ValueError, match=r"^Stripes: .* static fields must be literals, .* got {'mode': "
+    ):
         exported.serialize()
 
 

@@ -102,7 +102,9 @@ TAKE_A_KEY = {
 @pytest.mark.parametrize("kind", KEYS)
 def test_what_is_no_key_comes_with_a_remedy_that_works(kind, call):
     make, remedy, apply = KEYS[kind]
-    with pytest.raises(TypeError, match=rf"^{call}: key, the first argument, must be one PRNG key .*{remedy}"):
+    with pytest.raises(
+        TypeError, match=rf"^{call}: key, the first argument, must be one PRNG key .*{remedy}"
+    ):
         TAKE_A_KEY[call](make())
     TAKE_A_KEY[call](apply(make()))
 
@@ -269,7 +271,8 @@ def test_dtypes_that_jax_does_not_have_are_named(call, dtype):
     x = np.zeros(8, dtype)
     with pytest.raises(TypeError) as raised:
         TAKE_ARRAYS[call](x)
-    named = rf"must have a dtype that JAX supports, got {re.escape(str(x.dtype))}\[.*cast it: \w+\.astype"
+    dtype = re.escape(str(x.dtype))
+    named = rf"must have a dtype that JAX supports, got {dtype}\[.*cast it: \w+\.astype"
     assert re.search(named, str(raised.value)), raised.value
 
 
@@ -563,7 +566,9 @@ def test_a_field_that_can_be_no_leaf_says_how_it_is_marked(kind):
 
     remedy = re.escape('dataclasses.field(metadata={"static": True})')
     if kind == "longdouble":
-        with pytest.raises(TypeError, match=r"^Mode: mode must have a dtype that JAX supports, got float128"):
+        with pytest.raises(
+            TypeError, match=r"^Mode: mode must have a dtype that JAX supports, got float128"
+        ):
             Mode(mode=LEAFLESS[kind])
         return
     with pytest.raises(TypeError, match=rf"^Mode: the field mode must hold numbers.*{remedy}"):
@@ -733,3 +738,109 @@ def test_pairings_that_are_known_to_differ_are_refused_inside_of_jit_too():
             choice(first, second)
     with pytest.raises(ValueError, match="all mixers must have the same pairing"):
         jax.jit(lambda: RandomChoice((CutMix(pairing=Flip()), MixUp(pairing=other))).probs)()
+
+
+# Mixers of one's own that are not quite right.
+
+
+def test_policies_refuse_mixers_that_override_plan():
+    """They call `draw` alone, so the labels of such a mixer would be lost."""
+
+    class Relabelled(MixUp):
+        def plan(self, key, shape, **how):
+            return super().plan(key, shape, **how).relabel(jnp.ones(shape[0]))
+
+    assert (Relabelled().plan(fresh(), (4, 8, 8, 3)).lam == 1).all()
+    for policy in (lambda m: RandomChoice((MixUp(), m)), lambda m: RandomApply(m)):
+        with pytest.raises(TypeError, match=r"define draw, not plan.*Relabelled.*plan\.relabel"):
+            policy(Relabelled())
+
+
+@pytest.mark.parametrize("value", [np.ones(2), jnp.float32(0.5)], ids=["NumPy", "JAX"])
+def test_modes_are_no_arrays(value):
+    class Mode(MixUp):
+        strength: typing.Any = dataclasses.field(default=0.5, metadata={"static": True})
+
+    with pytest.raises(TypeError, match=r"^Mode: the field strength is static, .*array, got float"):
+        Mode(strength=value)
+    with pytest.raises(TypeError, match=r"the field strength is static"):
+        jax.jit(lambda x: Mode(strength=x).plan(fresh(), (4, 8, 8, 3)).lam)(0.5)
+
+
+@pytest.mark.parametrize("use", ["size", "range", "if", "NumPy"])
+def test_modes_that_are_not_marked_are_told_to_be(use):
+    uses = {
+        "size": lambda n: jnp.zeros((n,)),
+        "range": lambda n: list(range(n)),
+        "if": lambda n: 1 if n else 2,
+        "NumPy": lambda n: np.zeros(n),
+    }
+
+    class Count(Mixer):
+        count: int = 3
+
+        def draw(self, key, rows, spatial):
+            uses[use](self.count)
+            return None, 0.5
+
+    with pytest.raises(TypeError) as raised:
+        Count()(fresh(), jnp.zeros((4, 8, 8, 3)))
+    (note,) = raised.value.__notes__[:1]
+    assert note.startswith("Count.draw: fields are traced numbers; mark a mode with"), note
+    assert 'metadata={"static": True}' in note
+
+
+def test_errors_of_ones_own_in_draw_have_no_note():
+    class Wrong(Mixer):
+        def draw(self, key, rows, spatial):
+            raise TypeError("mine")
+
+    with pytest.raises(TypeError, match="mine") as raised:
+        Wrong()(fresh(), jnp.zeros((4, 8, 8, 3)))
+    assert not any("traced" in note for note in getattr(raised.value, "__notes__", []))
+
+
+@pytest.mark.parametrize("per", ["example", "pair", "batch", 2])
+@pytest.mark.parametrize("opacity", [0.25, np.float32(0.25), jnp.float32(0.25)], ids=type)
+def test_a_number_is_the_opacity_of_each_row(opacity, per):
+    class Quarter(Mixer):
+        def draw(self, key, rows, spatial):
+            return None, opacity
+
+    plan = Quarter(per=per).plan(fresh(), (4, 8, 8, 3))
+    np.testing.assert_array_equal(plan.lam, np.full(4, 0.75, np.float32))
+    assert plan.opacity.shape == (4,) and plan.opacity.dtype == jnp.float32
+
+
+def test_an_opacity_beyond_one_is_refused():
+    class Twice(Mixer):
+        def draw(self, key, rows, spatial):
+            return None, 2.0
+
+    with pytest.raises(ValueError, match=r"Twice\.draw: opacity must be in \[0, 1\], got 2.0"):
+        Twice()(fresh(), jnp.zeros((4, 8, 8, 3)))
+
+
+# Remedies that fit.
+
+
+def test_remedies_fit_what_came():
+    images, plan = jnp.zeros((4, 8, 8, 3)), MixUp().plan(fresh(), (4, 8, 8, 3))
+    cases = [
+        (lambda: plan.loss(images, jnp.arange(4), len), "loss_fn, the first argument, must be a"),
+        (lambda: plan.images(None), "got NoneType; is an argument or a field missing"),
+        (lambda: MixUp()(fresh(), {"image": images}), r"plan\.images.*plan\.labels.*plan\.maps"),
+        (lambda: jax.jit(MixUp().plan)(fresh(), images.shape), "a static argument"),
+        (lambda: MixUp()(fresh()[None], images), "one of the keys, or use jax.vmap"),
+        (lambda: RandomChoice(CutMix(), MixUp()), r"as a tuple, as in \(CutMix\(\), MixUp\(\)\)"),
+        (lambda: plan.labels(jnp.ones(4), num_classes=3), "cast ids to an integer dtype"),
+    ]
+    for call, message in cases:
+        with pytest.raises(TypeError, match=message):
+            call()
+    with pytest.raises(ValueError, match=r"mixup_alpha must be .*; 0 switches it off"):
+        jaxmix.recipes.timm(mixup_alpha=-1.0)
+    with pytest.raises(
+        ValueError, match=r"x must have batch size 5, like the index, got int32\[2\]"
+    ):
+        jaxmix.Permutation([4, 0, 1, 2, 3]).take(jnp.arange(2))

@@ -353,9 +353,10 @@ def test_integers_round_half_to_even(dtype, table):
     assert np.asarray(mixed).tolist() == expected.tolist()
 
 
-def test_integers_of_every_value_round_half_to_even():
-    """All pairs of uint8, at opacities for which float32 is exact, against float64."""
-    original, partner = np.mgrid[0:256, 0:256].astype(np.uint8)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_integers_of_every_value_round_half_to_even(dtype):
+    """All pairs of bytes, at opacities for which float32 is exact, against float64."""
+    original, partner = np.mgrid[0:256, 0:256].astype(dtype)
     for opacity in (0.125, 0.25, 0.5, 0.75):
         plan = Plan.of((256, 256), Roll(0), opacity=jnp.full(256, opacity, jnp.float32))
         mixed = plan.images(jnp.asarray(original), donors=jnp.asarray(partner))

@@ -249,11 +249,13 @@ def test_binarised_labels_are_those_above_the_threshold(example):
     shares = [0.75, 0.75, 0.5, 0.5, 1.0, 0.0, 0.25, 0.875]
     labels = np.array([0, 1, 2, 2, 3, 0, 1, -1], np.int32)
     plan = Plan.of((8, 2, 2, 3), "swap", opacity=1 - jnp.array(shares))
-    found = example.binarised(plan, labels, 4, 0.25)
+    found = example.binarised(plan, labels, 0.25, num_classes=4)
     for i, k in np.ndindex(8, 4):
         weight = shares[i] * (labels[i] == k) + (1 - shares[i]) * (labels[i ^ 1] == k)
         assert bool(found[i, k]) == (weight > 0.25)
     assert found.dtype == jnp.float32 and found[0, 1] == 0, "a quarter is not above a quarter"
+    smoothed = example.binarised(plan, labels, 0.25, num_classes=4, smoothing=0.1)
+    assert smoothed[0, 1] == 0 and smoothed[2, 2] == 1, "0.9 * 0.25 + 0.025 is the threshold"
 
 
 # Pairings.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from jaxmix import Box, CutMix, Flip, Mask, MixUp, Plan, RandomChoice, plot
+from jaxmix import Box, CutMix, Flip, Mask, MixUp, Plan, RandomChoice, Roll, plot
 
 NAMES = ["cat", "dog", "owl"]
 
@@ -90,12 +90,15 @@ def outline(axes):
     return len(lines), sides.ravel().tolist()
 
 
-def test_boxes_are_outlined_at_their_outer_pixels():
+@pytest.mark.parametrize("relabelled", [False, True])
+def test_boxes_are_outlined_at_their_outer_pixels(relabelled):
     images = pixels((4, 8, 6, 3))
     box = Box(
         jnp.array([[1, 2], [0, 0], [3, 3], [0, 0]]), jnp.array([[4, 5], [8, 6], [3, 3], [8, 2]])
     )
     plan = Plan.of(images.shape, Flip(), region=box)
+    if relabelled:  # Another label does not change the pixels.
+        plan = plan.relabel(jnp.ones(4))
     figure = plot.show(plan.images(images), None, plan)
     everything = nothing = (0, [])
     assert [outline(axes) for axes in figure.axes] == [
@@ -113,6 +116,13 @@ def test_rows_that_show_nothing_of_their_partner_have_no_outline():
         plan = Plan.of((3, 8, 6, 3), "swap", region=box, opacity=opacity)
         figure = plot.show(pixels((3, 8, 6, 3)), None, plan)
         assert [outline(axes)[0] > 0 for axes in figure.axes] == outlined
+
+
+def test_partners_from_donors_are_outlined():
+    box = Box(jnp.zeros((2, 2), int), jnp.full((2, 2), 4))
+    plan = Plan.of((2, 8, 6, 3), Roll(0), region=box)
+    figure = plot.show(pixels((2, 8, 6, 3)), None, plan)
+    assert [outline(axes)[0] for axes in figure.axes] == [16, 16]
 
 
 def test_masks_are_outlined_along_their_edge():
@@ -217,6 +227,7 @@ IMAGES = pixels((4, 8, 8, 3))
 BAD = {
     "rank": (ValueError, r"plot.show: images must be \[B, H, W\]", (IMAGES[0, 0],)),
     "channels": (ValueError, r"1 or 3 channels, got .*\[4, ?8, ?8, ?2\]", (IMAGES[..., :2],)),
+    "one image": (ValueError, r"batch axis.*\[8, ?8, ?3\]; .*images\[None\]", (IMAGES[0],)),
     "list": (TypeError, r"plot.show: images", ([[1]],)),
     "labels": (ValueError, r"plot.show: labels .*\[3\]", (IMAGES, np.arange(3))),
     "not a plan": (TypeError, r"plan must be a Plan", (IMAGES, None, CutMix())),

@@ -37,6 +37,13 @@ BETA = mutants(
 PAIRING = mutants(
     "jaxmix/_pairing.py",
     (
+        "an-index-of-another-size",
+        '_checks.batch("Permutation.take", "x", x, index.shape[0], "the index")',
+        "None",
+        "an index takes rows from a batch of another size",
+        "tests/test_inputs.py -k remedies_fit",
+    ),
+    (
         "a-choice-of-platforms-in-a-part-of-a-mesh",
         "if divided and jax.typeof(x).sharding.mesh.manual_axes:",
         "if False:",
@@ -523,9 +530,23 @@ MIXERS = mutants(
         "tests/test_inputs.py -k 'forgotten or ones_own'",
     ),
     (
+        "modes-that-are-arrays",
+        "_checks.require_type(_checks.shape_of(value) is None, where, wanted, value)",
+        "None",
+        "an array in a static field fails in JAX, later",
+        "tests/test_inputs.py -k no_arrays",
+    ),
+    (
+        "no-note-on-modes",
+        'if "trace" in str(error).lower():',
+        "if False:",
+        "a mode that is not marked static gets JAX's error alone",
+        "tests/test_inputs.py -k not_marked",
+    ),
+    (
         "fields-of-any-kind",
-        "and _checks.shape_of(leaf) is None:",
-        "and False:",
+        "or _checks.shape_of(leaf) is not None",
+        "or True",
         "a string in a field fails in JAX, later",
         "tests/test_inputs.py -k no_leaf",
     ),
@@ -540,6 +561,13 @@ MIXERS = mutants(
 
 POLICIES = mutants(
     "jaxmix/_policies.py",
+    (
+        "plans-that-are-skipped",
+        "own = type(mixer).plan is not Mixer.plan",
+        "own = False",
+        "a policy loses the labels of a mixer that overrides plan",
+        "tests/test_inputs.py -k override_plan",
+    ),
     (
         "prob-squared",
         ">= float32(self.prob)",

@@ -213,6 +213,13 @@ COMPOSITE = mutants(
         LAWS,
     ),
     (
+        "integers-without-a-sign",
+        "return lax.bitcast_convert_type(blend + 1.5 * 2**23, jnp.int32).astype(dtype)",
+        "return lax.bitcast_convert_type(blend + 2**23, jnp.int32).astype(dtype)",
+        "negative int8 values are off",
+        LAWS,
+    ),
+    (
         "integers-truncated",
         "return lax.bitcast_convert_type(blend + 1.5 * 2**23, jnp.int32).astype(dtype)",
         "return blend.astype(dtype)",
@@ -498,6 +505,13 @@ FUNCTIONS = mutants(
 
 PLOT = mutants(
     "jaxmix/plot.py",
+    (
+        "outlines-on-unmixed-rows",
+        "rows = np.asarray(plan.partner) != np.arange(plan.batch)",
+        "rows = np.ones(plan.batch, bool)",
+        "a row that is its own partner is outlined",
+        "tests/test_plot.py -k nothing_of_their_partner",
+    ),
     (
         "outlines-off-by-one",
         "lines(at - 0.5, along - 1.5",
