@@ -145,7 +145,7 @@ class Mixer(Frozen):
 
         Returns:
             (region, opacity). The region is a `Box`, a `Mask`, or None for everywhere. The opacity
-            is float32[rows], clipped to [0, 1], one number for all rows, or None for opaque.
+            is float32[rows], clipped to [0, 1], or None for opaque.
         """
         raise NotImplementedError(f"{type(self).__name__} must define draw(key, rows, spatial)")
 

@@ -100,6 +100,8 @@ class Plan:
         _checks.channel(where, shape, channel_axis, region=False)
         spatial = () if region is None else _checks.canvas(where, shape, channel_axis)
         region = _region.checked(where, region, batch, spatial)
+        if opacity is not None and not _checks.shape_of(opacity):
+            opacity = jnp.broadcast_to(_checks.fraction(where, "opacity", opacity), (batch,))
         opacity = _region.checked_opacity(where, opacity, batch)
         return assemble(pairing, region, opacity, batch, spatial)
 

@@ -290,11 +290,12 @@ def checked(where: str, region: Any, batch: Any, spatial: tuple) -> Region:
 
 
 def checked_opacity(where: str, opacity: Any, batch: Any) -> Array | None:
-    """Checks opacities. A number becomes that of each row."""
+    """Checks the opacity of each row."""
     if opacity is None:
         return None
-    if not _checks.shape_of(opacity):
-        opacity = jnp.broadcast_to(_checks.fraction(where, "opacity", opacity), (batch,))
+    number = isinstance(opacity, int | float) or _checks.shape_of(opacity) == ()
+    wanted, remedy = f"opacity must have the shape {(batch,)}", "use jnp.full((rows,), opacity)"
+    _checks.require(not number, where, wanted, opacity, remedy)
     return numbers_of_rows(where, "opacity", opacity, batch)
 
 
@@ -312,9 +313,7 @@ def limited_axes(where: str, axes: Any, spatial: tuple) -> tuple[int, ...]:
     named = (axes,) if isinstance(axes, int) else axes
     positions = tuple(axis + rank if axis < 0 else axis for axis in named)
     if not positions or sorted(set(positions) & set(range(rank))) != sorted(positions):
-        wanted = (
-            f"axes={axes} must be distinct spatial axes, from 0 to {rank - 1}, of these extents"
-        )
+        wanted = f"axes={axes} must name one or more spatial axes, 0 to {rank - 1}, each once"
         raise _checks.value_error(where, wanted, spatial)
     return positions
 

@@ -781,7 +781,7 @@ def test_modes_that_are_not_marked_are_told_to_be(use):
 
         def draw(self, key, rows, spatial):
             uses[use](self.count)
-            return None, 0.5
+            return None, jnp.full((rows,), 0.5)
 
     with pytest.raises(TypeError) as raised:
         Count()(fresh(), jnp.zeros((4, 8, 8, 3)))
@@ -800,25 +800,17 @@ def test_errors_of_ones_own_in_draw_have_no_note():
     assert not any("traced" in note for note in getattr(raised.value, "__notes__", []))
 
 
-@pytest.mark.parametrize("per", ["example", "pair", "batch", 2])
-@pytest.mark.parametrize("opacity", [0.25, np.float32(0.25), jnp.float32(0.25)], ids=type)
-def test_a_number_is_the_opacity_of_each_row(opacity, per):
+@pytest.mark.parametrize("opacity", [0.25, 1, np.float32(0.25), jnp.float32(0.25)], ids=type)
+def test_one_opacity_for_all_rows_comes_with_the_remedy(opacity):
     class Quarter(Mixer):
         def draw(self, key, rows, spatial):
             return None, opacity
 
-    plan = Quarter(per=per).plan(fresh(), (4, 8, 8, 3))
-    np.testing.assert_array_equal(plan.lam, np.full(4, 0.75, np.float32))
-    assert plan.opacity.shape == (4,) and plan.opacity.dtype == jnp.float32
-
-
-def test_an_opacity_beyond_one_is_refused():
-    class Twice(Mixer):
-        def draw(self, key, rows, spatial):
-            return None, 2.0
-
-    with pytest.raises(ValueError, match=r"Twice\.draw: opacity must be in \[0, 1\], got 2.0"):
-        Twice()(fresh(), jnp.zeros((4, 8, 8, 3)))
+    wanted = (
+        r"Quarter\.draw: opacity must have the shape \(4,\), got .*jnp\.full\(\(rows,\), opacity\)"
+    )
+    with pytest.raises(ValueError, match=wanted):
+        Quarter()(fresh(), jnp.zeros((4, 8, 8, 3)))
 
 
 # Remedies that fit.

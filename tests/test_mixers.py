@@ -509,7 +509,7 @@ def test_per_n_is_once_per_example_or_once_per_batch_at_its_ends():
         ),
         (
             lambda: MixUp(per=4, pairing=Flip(groups=2)).plan(jax.random.key(0), (12, 4)),
-            r"^MixUp: per=4 must divide the groups .*, got '6 rows'; Flip\(groups=3\) pairs",
+            r"^MixUp: per=4 must divide the group size .*, got 6; use Flip\(groups=3\)",
         ),
     ],
 )

@@ -392,9 +392,7 @@ def test_a_valid_box_is_the_same_as_its_pixels_and_boxes_stay_boxes(name):
     plan = VALID_MIXERS[name].plan(fresh(), (8, 8, 6, 3))
     box, valid = padded()
     if plan.region is None:
-        with pytest.raises(
-            ValueError, match=r"^Plan\.only: .* have a region.*bool\[B, \*spatial\]"
-        ):
+        with pytest.raises(ValueError, match=r"^Plan\.only: .* has a region.*bool\[B, \*spatial\]"):
             plan.only(box)
         return
     only, pixels = plan.only(box), plan.only(valid)
