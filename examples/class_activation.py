@@ -9,8 +9,8 @@ and leave two pictures in runs/class_activation.
 A small CNN is trained without mixing, with MixUp and with CutMix, from the same first parameters
 and on the same batches. Each network then sees mixed test images of two different classes:
 
-- Both: how often the network finds the two classes of the image the two most likely ones.
-- Neither: how often the class that it predicts is neither of the two, along lambda, the original's
+- Both: how often the two classes of the image are the network's two most likely classes.
+- Neither: how often the predicted class is neither of the two, for each lambda, the original's
   share of the image. This follows the between-class analysis of CutMix's paper (Yun et al. 2019,
   https://arxiv.org/abs/1905.04899).
 - Class activation maps (Zhou et al. 2016) of a few CutMix images show where the network sees each
@@ -27,8 +27,8 @@ In percent, at lambda 0.5 (jax 0.10.2):
 | Fashion-MNIST | MixUp        | 76.4          | 18.1         | 43.0            | 21.4           |
 | Fashion-MNIST | CutMix       | 76.5          | 22.0         | 35.0            | 37.2           |
 
-Of mixed images, each network is best on those that are mixed as in its training. On Fashion-MNIST
-the test accuracy is lower with mixing than without.
+On each kind of mixed images, the network trained with that kind is the best of the three. On
+Fashion-MNIST the test accuracy is lower with mixing than without.
 """
 
 import argparse
@@ -234,7 +234,7 @@ def draw_maps(path, params, key, data, names, count=5):
             (top, left), (tall, wide) = start[row] - 0.5, stop[row] - start[row]
             axes.add_patch(Rectangle((left, top), wide, tall, fill=False, edgecolor="cyan"))
             axes.set_axis_off()
-    label = "evidence for the class, as a share of the most in the two maps"
+    label = "evidence for the class, relative to the maximum of both maps"
     figure.colorbar(scale, ax=grid, location="bottom", shrink=0.4, aspect=40, pad=0.01, label=label)
     figure.savefig(path)
 

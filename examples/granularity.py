@@ -28,11 +28,11 @@ Digits, batches of 256; the ranges are over alpha 0.2, 0.8 and 1.0 (jax 0.10.2):
 | CutMix, after 10 epochs  | 0.68-0.70 | 1       | 0.86      | 0.89      | 1.28-1.35 |
 | MixUp, after 10 epochs   | 0.73-0.78 | 1       | 0.78-0.88 | 0.79-0.90 | 0.98-1.01 |
 
-With mixing, one draw for each pair is the least noisy: what one image of a pair loses, the other
+With mixing, one draw for each pair is the least noisy: the share that one image loses, its partner
 gains. One draw for the batch is the noisiest with CutMix, and with MixUp after training on digits.
 
 The test accuracy does not clearly depend on the granularity. The largest difference from "example"
-is 0.4 % on digits and 0.6 % on Fashion-MNIST; standard deviations over seeds are up to 1.0 %.
+is 0.4 points on digits and 0.6 on Fashion-MNIST. Standard deviations over seeds reach 1.0 points.
 """
 
 import argparse

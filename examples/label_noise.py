@@ -4,8 +4,8 @@
     python examples/label_noise.py --dataset fashion-mnist --jobs 2
 
 On two CPU cores the first command takes up to four minutes, the second 13. Each prints a table and
-leaves results.csv and results.png in runs/label_noise/DATASET. A run that was stopped continues
-where it was.
+leaves results.csv and results.png in runs/label_noise/DATASET. To continue a run that was stopped,
+start the same command again.
 
 Some of the training labels are made wrong, and a network learns from them with and without mixing,
 as in table 2 of mixup's paper (Zhang et al. 2017, section 3.4, https://arxiv.org/abs/1710.09412).
@@ -15,9 +15,9 @@ For each share of wrong labels and each mixer, the table has the mean and the st
 - the share of the wrong labels that are memorised: the network predicts them after the last epoch,
 - the test error under FGSM attacks (Goodfellow et al. 2014) of three sizes.
 
-It also has the paper's error after the last epoch, for orientation: that is a PreAct ResNet-18 on
-CIFAR-10, with alpha 8 for 20 % wrong labels and alpha 32 for 50 and 80 %. A seed has the same wrong
-labels, first parameters and batches for every mixer.
+For orientation it also has the paper's error after the last epoch. The paper trains a PreAct
+ResNet-18 on CIFAR-10, with alpha 8 for 20 % wrong labels and alpha 32 for 50 and 80 %. A seed has
+the same wrong labels, first parameters and batches for every mixer.
 
 Digits, in percent: test error after the last epoch, memorised labels, and test error under FGSM of
 size 0.1, for different shares of wrong labels (means of 5 seeds, jax 0.10.2):
@@ -31,8 +31,8 @@ size 0.1, for different shares of wrong labels (means of 5 seeds, jax 0.10.2):
 | either    | 2.2          | 4.9  | 24.6 | 74.0 | 46.6              | 61.8 | 83.6  | 54.4        |
 
 With wrong labels every mixer has a smaller error than no mixing, and memorises less. With clean
-labels the error hardly changes. FGSM fools networks trained with MixUp more often than networks
-trained without mixing, and networks trained with CutMix about as often.
+labels the error hardly changes. On clean digits FGSM fools networks trained with MixUp more often
+than networks trained without mixing, and networks trained with CutMix about as often.
 
 The same for 5,000 training images of Fashion-MNIST (`--noises 0 20 50`):
 

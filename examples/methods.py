@@ -3,7 +3,7 @@
     python examples/methods.py
 
 Each method is a region, a pairing, a share of the label, or several plans: copy what you need. The
-gallery is in runs/methods/methods.png; it takes up to a minute on two CPU cores.
+gallery of 11 of them is in runs/methods/methods.png. It takes up to a minute on two CPU cores.
 """
 
 # ruff: noqa: D102, D205
@@ -201,7 +201,7 @@ def c_mixup(key, targets, bandwidth):
 
 
 def k_mixup(images, k):
-    """The cheapest matching of k to k. Greenewald et al. 2021, https://arxiv.org/abs/2106.02933."""
+    """Pairs k images to k at least cost. Greenewald et al. 2021, https://arxiv.org/abs/2106.02933."""
     groups = images.reshape(-1, 2, k, images[0].size).astype(jnp.float32)
 
     def match(group):

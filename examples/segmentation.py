@@ -6,9 +6,9 @@ It takes half a minute to two minutes on two CPU cores, prints the table below, 
 in runs/segmentation.
 
 The method is the mean teacher of French et al. 2020 (section 3, https://arxiv.org/abs/1906.01916).
-The teacher is a moving average of the student. On labelled crops the student learns the class map,
-which the plan mixes as it mixes the image. On unlabelled crops it learns what the teacher predicts
-for the unmixed crops, mixed by the same plan.
+The teacher is a moving average of the student. The plan mixes labelled crops and their class maps,
+and the student learns the mixed maps. For unlabelled crops the teacher predicts the unmixed crops,
+the same plan mixes these predictions, and the student learns them.
 
 The data is one photograph, scikit-image's motorcycle (Middlebury 2014). Its classes come from the
 measured disparity: nearer or farther than the median, and unknown where nothing was measured.

@@ -153,7 +153,7 @@ def restore(manager, args, state):
     """State and history after the last finished epoch; ValueError if settings differ."""
     epoch = manager.latest_step() or 0
     if not 0 < epoch <= args.epochs:
-        raise ValueError(f"--resume: no checkpoint of 1 to {args.epochs} epochs in {args.out}")
+        raise ValueError(f"--resume: {args.out} has no checkpoint of 1 to {args.epochs} epochs")
     run = manager.restore(epoch, args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
     for name, was in run["settings"].items():
         if was != getattr(args, name):
@@ -189,8 +189,8 @@ def parse_args():
     add("--data-dir", type=Path, default=folder, help="folder of the files of Fashion-MNIST")
     add("--mixer", choices=("none", "cutmix", "mixup", "both"), default="both", help="augmentation")
     add("--alpha", type=float, default=1.0, help="lambda follows Beta(alpha, alpha)")
-    add("--per", choices=("example", "pair", "batch"), default="example", help="one draw for each")
-    add("--epochs", type=int, default=50, help="epochs in all, with those of a resumed run")
+    add("--per", choices=("example", "pair", "batch"), default="example", help="granularity")
+    add("--epochs", type=int, default=50, help="epochs in total, including earlier runs")
     add("--batch-size", type=int, default=64, help="examples in a batch, over all devices")
     add("--devices", type=int, default=2, help="simulated devices; ignored on GPUs and TPUs")
     add("--seed", type=int, default=0, help="random seed")

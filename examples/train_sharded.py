@@ -225,7 +225,7 @@ def eval_step(model, images, labels):
 
 
 def to_float(images):
-    """Converts pixels from 0 to 255 to shares of white; uint8 is sent to the devices."""
+    """Scales uint8 pixels to [0, 1] on the devices, so that only uint8 is sent there."""
     return images.astype(jnp.float32) / 255
 
 
@@ -284,7 +284,7 @@ def restore(manager, args, state):
     """State and history after the last finished epoch; ValueError if settings differ."""
     epoch = manager.latest_step() or 0
     if not 0 < epoch <= args.epochs:
-        raise ValueError(f"--resume: no checkpoint of 1 to {args.epochs} epochs in {args.out}")
+        raise ValueError(f"--resume: {args.out} has no checkpoint of 1 to {args.epochs} epochs")
     run = manager.restore(epoch, args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
     for name, was in run["settings"].items():
         if was != getattr(args, name):
@@ -309,8 +309,8 @@ def parse_args():
     add("--mixer", choices=mixers, default="both", help="both: CutMix or MixUp, at random")
     add("--alpha", type=float, default=1.0, help="lambda follows Beta(alpha, alpha)")
     add("--per", choices=granularities, default="example", help="granularity of the draws")
-    add("--epochs", type=int, default=50, help="epochs in all, with those of a resumed run")
-    add("--batch-size", type=int, default=64, help="over all devices and micro-batches")
+    add("--epochs", type=int, default=50, help="epochs in total, including earlier runs")
+    add("--batch-size", type=int, default=64, help="examples on all devices, in all micro-batches")
     add("--accumulate", type=int, default=1, help="micro-batches in a batch")
     add("--seed", type=int, default=0, help="random seed")
     out = Path("runs/train_sharded")
@@ -353,7 +353,7 @@ def start(args):
     if jax.local_device_count() * jax.process_count() != jax.device_count():
         raise ValueError("all processes must have the same number of devices: see --devices")
     jax.set_mesh(jax.make_mesh((jax.device_count(),), ("data",)))
-    # With different arguments the processes would draw and read different things.
+    # With different arguments the processes would draw different plans and read different data.
     shared = sorted((name, str(x)) for name, x in vars(args).items() if name != "process_id")
     digest = np.frombuffer(hashlib.sha256(repr(shared).encode()).digest(), np.uint8)
     try:

@@ -84,9 +84,9 @@ def mix(share: Array, original: Array, partner: Array, painted: Array | None = N
     """
     dtype = original.dtype
     if dtype == jnp.bfloat16:
-        share = jnp.where(jnp.isnan(share), jnp.nan, share)  # Its payload could reach the sign.
+        share = jnp.where(jnp.isnan(share), jnp.nan, share)  # A payload could reach the sign.
         return _narrow(mix(share, _widen(original), _widen(partner), painted))
-    if jnp.issubdtype(dtype, jnp.complexfloating):  # A complex product makes NaN of inf.
+    if jnp.issubdtype(dtype, jnp.complexfloating):  # A complex product turns inf into NaN.
         reals = mix(share, lax.real(original), lax.real(partner), painted)
         return lax.complex(reals, mix(share, lax.imag(original), lax.imag(partner), painted))
     share = _sharding.spread_like(original, share)
@@ -146,7 +146,7 @@ def _narrow_bits(x, any_nan=True):
     return lax.bitcast_convert_type(upper, jnp.bfloat16)
 
 
-# bfloat16 needs these conversions. With XLA's, CPU loops over pixels do not become loops over
+# bfloat16 needs these conversions. With XLA's own, CPU loops over pixels do not become loops over
 # contiguous elements, and the bits of a NaN may change.
 _widen = _conversion("widen_bfloat16", jnp.float32, _widen_bits, _widen_bits)
 _narrow_on_cpu = functools.partial(_narrow_bits, any_nan=False)

@@ -53,7 +53,7 @@ def _dense_checked(where, argument, value, num_classes):
     """Checks dense labels [B, K]. Integers must be 0 or 1: others may be ids, counts or shares."""
     ids = jnp.issubdtype(value.dtype, jnp.integer)
     if ids and value.shape[1] == 1:
-        given = f"{argument} {_checks.describe(value)} could be class ids or one-hot"
+        given = f"{argument} {_checks.describe(value)} could be class ids or regression targets"
         remedy = "squeeze class ids to int[B], cast regression targets to float"
         raise ValueError(f"{where}: {given}: {remedy}")
     heads = f"for several heads call plan.labels({argument}[:, i], num_classes=...) for each"
@@ -93,7 +93,7 @@ def checked_smoothing(where: str, value: Any, labels: Array | np.ndarray) -> Any
 def encode(
     own: Array, others: Array, smoothing: Any, num_classes: int | None
 ) -> tuple[Array, Array, Columns]:
-    """Smooths both labels of each row, and returns a function that makes [B, K] of their mixture.
+    """Smooths both labels of each row, and returns a function that expands them to [B, K].
 
     Class ids are mixed in four columns instead of K: the class of both images, of the row's own
     image only, of its partner only, and of neither.

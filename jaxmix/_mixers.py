@@ -23,7 +23,7 @@ from jaxmix._region import BoxLaw, Painted
 PerName = Literal["example", "pair", "batch"]
 Per = PerName | int
 DEFAULT_PAIRING: Any = "swap"
-STATIC_REMEDY = 'mark a mode with dataclasses.field(metadata={"static": True})'
+STATIC_REMEDY = 'mark an option as static: dataclasses.field(metadata={"static": True})'
 
 
 class CallOptions(TypedDict, total=False):
@@ -54,9 +54,10 @@ class Mixer(Frozen):
     """Base class for mixers, including your own.
 
     A subclass defines one method, `draw`. Subclassing makes the class a frozen dataclass and
-    registers it as a pytree. It needs no decorator, and the decorators of `flax.struct` and `chex`
-    refuse it. Fields are leaves. Fields with `dataclasses.field(metadata={"static": True})` are
-    modes. This class does the rest: granularity, pairing, labels, maps, losses, layouts.
+    registers it as a pytree. Do not decorate it: the decorators of `flax.struct` and `chex` raise
+    an error. Fields are numbers, arrays or mixers. Mark an option, such as a name or a size, as
+    static: `dataclasses.field(metadata={"static": True})`. This class does the rest: granularity,
+    pairing, labels, maps, losses, layouts.
 
     Labels are weighted by area. For other weights call `plan.relabel` in the train step. Do not
     override `plan`: policies such as `RandomChoice` call only `draw`.
@@ -71,10 +72,10 @@ class Mixer(Frozen):
 
     Attributes:
         per: the granularity: one draw per "example", per "pair" of rows or per "batch". An int n,
-            which divides the batch size, is one draw per run of n rows. It matches a library that
-            draws once per GPU with n images on each. "pair" needs "swap" or "flip", and conserves
-            the batch: labels keep their sum, MixUp keeps the sum of the pixels, and CutMix shows
-            each pixel exactly once.
+            which divides the batch size, is one draw per run of n rows, as in a library that draws
+            once for the n images of each GPU. "pair" needs "swap" or "flip", and conserves the
+            batch: labels keep their sum, MixUp keeps the sum of the pixels, and CutMix shows each
+            pixel exactly once.
         pairing: which row is mixed with which: "swap", "flip", "roll", "permutation" or a pairing.
 
     Example:
@@ -159,8 +160,8 @@ class Mixer(Frozen):
             shape: the static shape of the images, `images.shape`.
             channel_axis: -1 (channels-last), 1 (channels-first), None (no channel axis), or "auto".
                 "auto" is -1. If the mixer draws a region, "auto" raises ValueError for ambiguous
-                layouts: images of rank 3, and [B, C, H, ...] if C is 1, 3 or 4 and differs from H,
-                and the last axis has another size than 1, 3 or 4.
+                layouts: images of rank 3, and batches that look channels-first: axis 1 has size
+                1, 3 or 4 and differs from axis 2, while the last axis has another size.
 
         Returns:
             The plan for a batch of `shape[0]` rows.
@@ -334,7 +335,7 @@ class CutMix(Mixer):
     lambda ~ Beta(alpha, alpha) is the intended share of the original. Each side of the box is the
     fraction (1 - lambda)^(1/n) of its extent, for the n spatial axes that the box limits.
     `plan.lam` is computed from the pixels that the box covers inside the image. So `box` and
-    `minmax` determine where the box is, and how much of the image it paints.
+    `minmax` set the distribution of boxes, and the mean share that is painted.
 
     Along an axis of E pixels, with side = floor(E * (1 - lambda)^(1/n)):
 
@@ -344,8 +345,8 @@ class CutMix(Mixer):
     - "timm": as "paper", but the box stops before c + ceil(side / 2), so that an odd side keeps its
       last pixel. Matches timm (1.0.31, `rand_bbox`).
     - "contained": the side is rounded to the nearest pixel instead. The box is placed uniformly
-      inside the image, so its area is the drawn area. Matches Keras (3.15.1), except that its
-      corners lie between pixels.
+      inside the image, so its area is the drawn area. Matches Keras (3.15.1), except that
+      Keras's corners lie between pixels.
     - `minmax=(a, b)`: the side is uniform over the integers from floor(a * E) to floor(b * E) - 1,
       or floor(a * E) if there are none. It does not depend on lambda. The box is placed uniformly
       inside the image. Matches timm (1.0.31, `rand_bbox_minmax`).
@@ -477,7 +478,7 @@ class MixUp(Mixer):
 
 
 def _check_field(where: str, field: dataclasses.Field, value: Any) -> None:
-    """Raises unless a mode is no array, and any other field holds numbers or arrays."""
+    """Raises if a static field is an array, or another field holds no numbers or arrays."""
     if field.metadata.get("static"):
         wanted = f"the field {field.name} is static, so it must not be an array"
         return _checks.require_type(_checks.shape_of(value) is None, where, wanted, value)

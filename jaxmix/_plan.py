@@ -393,7 +393,7 @@ class Plan:
         batch, spatial = self._size(where), self.spatial
         if isinstance(valid, Box):
             if spatial is None or not isinstance(donors, Box | None):
-                wanted = "valid may be a Box if the plan has a region, and donors a Box or None"
+                wanted = "a Box needs a plan that has a region, and donors that are a Box or None"
                 raise _checks.value_error(where, wanted, valid, "pass bool[B, *spatial]")
             boxes = (_region.checked(where, x, batch, spatial) for x in (valid, donors))
             return _only_pixels(self, *boxes, spatial)
@@ -472,7 +472,7 @@ class Plan:
                 _checks.count(where, name, getattr(rows, name), None)
         batch = self._size(where)
         if not isinstance(batch, int) or rows.step not in (None, 1):
-            wanted = f"slices need a static batch, here {batch}, and no step"
+            wanted = f"slices need a static batch ({batch} here) and a step of 1"
             raise _checks.value_error(where, wanted, rows)
         start, stop, _ = rows.indices(batch)
         stop = max(start, stop)
@@ -518,7 +518,7 @@ class Plan:
             region = _region.at(self.region, self.spatial, spatial)
         if region is None:
             raise ValueError(
-                f"{where}: the region for extents {self.spatial} may not fit extents {spatial}; "
+                f"{where}: edges for extents {self.spatial} may fall inside pixels of {spatial}; "
                 "draw boxes with CutMix(grid=n), make a plan for each with Plan.of, or make "
                 "symbolic extents static"
             )

@@ -1,4 +1,4 @@
-"""Policies: mixers made of mixers. Whatever their depth, they touch the pixels once."""
+"""Policies: mixers made of mixers. Nested or not, they make one pass over the pixels."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ class _Policy(Mixer):
     def _take_pairing(self, mixers):
         """Takes the pairing of the mixers; must run before the checks of the base class."""
         for mixer in mixers:
-            wanted = "a mixer in a policy must define draw, not plan, which policies skip"
+            wanted = "a mixer in a policy must define draw, not plan: policies call only draw"
             remedy = "to change labels, call plan.relabel(share) in the train step"
             own = type(mixer).plan is not Mixer.plan
             _checks.require_type(not own, type(self).__name__, wanted, mixer, remedy)

@@ -47,8 +47,8 @@ def pytree(**options: bool) -> Callable[[type[T]], type[T]]:
         def serialize(modes):
             given = zip(static, modes, strict=True)
             if odd := {name: mode for name, mode in given if not _is_literal(mode)}:
-                wanted = "to cross the boundary of an exported function, static fields must be"
-                raise ValueError(f"{cls.__name__}: {wanted} literals, and sizes static, got {odd}")
+                wanted = "in exported functions static fields must be literals, and sizes static"
+                raise ValueError(f"{cls.__name__}: {wanted}, got {odd}")
             return repr(modes).encode()
 
         jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)

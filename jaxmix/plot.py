@@ -52,7 +52,7 @@ def show(
         `%matplotlib inline` once to display it.
 
     Raises:
-        ImportError: without matplotlib.
+        ImportError: if matplotlib is not installed.
         TypeError: if an argument has the wrong type.
         ValueError: if the images cannot be displayed, or shapes are incompatible.
 
@@ -92,15 +92,15 @@ def gallery(
         images: the images before mixing, as for `show`.
         mixers: the mixers. Each draws with its own key.
         key: a PRNG key, typed or raw.
-        labels: the labels before mixing: class ids int[B] or float[B, K]. Their shares stand under
-            each image. The default is the number of each image, from 0.
+        labels: the labels before mixing: class ids int[B] or float[B, K]. The shares of the mixed
+            labels are printed under each image. The default is the number of each image, from 0.
         class_names: the names of the K classes. The default is their numbers.
 
     Returns:
         A `matplotlib.figure.Figure` of 1 + len(mixers) rows and B columns of axes.
 
     Raises:
-        ImportError: without matplotlib.
+        ImportError: if matplotlib is not installed.
         TypeError: if an argument has the wrong type.
         ValueError: if the images cannot be displayed, or shapes are incompatible.
 
@@ -139,7 +139,7 @@ def _figure(where: str, groups: list, columns: int) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(f"{where} needs matplotlib: pip install matplotlib") from error
-    # In inches: 16 letters of a title fit below a picture, 14 letters of a heading into an inch.
+    # In inches. A title fits 16 letters below a picture; a heading fits 14 letters per inch.
     width, line = 1.2 * columns + 0.2, 0.15
     if any(heading for heading, *_ in groups):
         width = max(width, 4)

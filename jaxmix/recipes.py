@@ -25,7 +25,7 @@ results of this library.
 | plain ViT, 300 epochs            | ViT-S/16   | `big_vision(0.2)`       | 0         | 80        |
 | MLP-Mixer [10], BCE              | Mixer-B/16 | `big_vision(0.5)`       | 0         | 76.3      |
 
-AST [11] mixes the waveforms of AudioSet by `RandomApply(MixUp(10.0), 0.5)`, with BCE, and reaches
+AST [11] mixes the waveforms of AudioSet with `RandomApply(MixUp(10.0), 0.5)`, with BCE, and reaches
 0.459 mAP. Some training recipes do not mix: fine-tuning of small networks (ConvNeXt V2-Atto [5]),
 fine-tuning after supervised training on ImageNet-22k (ConvNeXt [4], BEiT v2 [7]), SigLIP [10] and
 DINOv2 [12].
@@ -42,9 +42,9 @@ DINOv2 [12].
 - ResNet strikes back A3 trains at 160 pixels.
 - Smoothing, the number of classes and the key are arguments of the mixer's call, not of a recipe.
 
-A configuration may name a recipe and its options, as with ml_collections, or as Hydra calls it
-(`_target_: jaxmix.recipes.timm`). If you trust the configuration, it may also contain the text of a
-mixer, as `repr(mixer)` writes it.
+A configuration (of ml_collections, for example) may store the name and the options of a recipe. In
+Hydra write `_target_: jaxmix.recipes.timm`. If you trust the configuration, it may also contain the
+text of a mixer, as `repr(mixer)` writes it.
 
 Example:
     >>> import jaxmix
@@ -57,7 +57,7 @@ Example:
     >>> eval("RandomApply(CutMix(per='batch'), prob=0.5)", vars(jaxmix))
     RandomApply(mixer=CutMix(per='batch'))
 
-References, as far as they could be read. The accuracies are from the repositories:
+References. The accuracies are from the repositories:
     [1] Touvron et al. 2020, https://arxiv.org/abs/2012.12877; facebookresearch/deit,
         README_deit.md.
     [2] Touvron et al. 2022, https://arxiv.org/abs/2204.07118; the same repository,

@@ -75,7 +75,7 @@ def check(
     others = CutMix(pairing=mixer.pairing), MixUp(pairing=mixer.pairing)
     layout: Any = {"channel_axis": channel_axis}
     variants = [mixer]
-    if type(mixer).plan is Mixer.plan:  # Policies refuse others.
+    if type(mixer).plan is Mixer.plan:  # Policies refuse mixers that override plan.
         variants.append(RandomApply(RandomChoice((mixer, *others), probs=(0.6, 0.2, 0.2)), 0.8))
     group = shape[0] // mixer.pairing.groups
     run = max((n for n in range(1, group) if group % n == 0), default=1)
@@ -122,7 +122,7 @@ def _bits_and_dtypes(plan: Plan, shape: tuple, layout: dict) -> Findings:
     channel = _checks.channel("", shape, **layout, region=False)
     share = share if channel is None else np.expand_dims(share, channel)
     alone = (share == 0) | (share == 1)
-    blended = blends(plan.region, plan.opacity)  # Bools cannot be.
+    blended = blends(plan.region, plan.opacity)  # Bools cannot be blended.
     for dtype in map(jnp.dtype, DTYPES[:-1] if blended else DTYPES):
         floats = jnp.issubdtype(dtype, jnp.floating)
         special = [np.nan, np.inf, -0.0, 0.1, 1, 9] if floats else range(256)

@@ -786,7 +786,7 @@ def test_modes_that_are_not_marked_are_told_to_be(use):
     with pytest.raises(TypeError) as raised:
         Count()(fresh(), jnp.zeros((4, 8, 8, 3)))
     (note,) = raised.value.__notes__[:1]
-    assert note.startswith("Count.draw: fields are traced numbers; mark a mode with"), note
+    assert note.startswith("Count.draw: fields are traced numbers; mark an option as static"), note
     assert 'metadata={"static": True}' in note
 
 
