@@ -106,12 +106,10 @@ def of_jax(where: str, argument: str, value: Any) -> Any:
     """Refuses NumPy arrays with a dtype or a byte order that JAX does not support."""
     if isinstance(value, np.ndarray | np.generic):
         known = hasattr(jnp, value.dtype.name)
-        if not (known and value.dtype.isnative):
-            to = f'"{value.dtype.name}"' if known else "..."
-            remedy = f"cast it: {argument}.astype({to})"
-            raise type_error(
-                where, f"{argument} must have a dtype that JAX supports", value, remedy
-            )
+        to = f'"{value.dtype.name}"' if known else "..."
+        wanted, remedy = "must have a dtype that JAX supports", f"cast it: {argument}.astype({to})"
+        fits = known and value.dtype.isnative
+        require_type(fits, where, f"{argument} {wanted}", value, remedy)
     return value
 
 
@@ -174,7 +172,7 @@ def shape(where: str, value: Any, *, least_rank: int = 1) -> tuple:
     """Checks a static shape of at least `least_rank` axes; sizes may be symbolic (`jax.export`)."""
     sizes = sequence(value, arrays=False)
     static = isinstance(sizes, tuple) and all(is_int(n) or export.is_symbolic_dim(n) for n in sizes)
-    traced = "call this inside the jitted function, or make shape a static argument"
+    traced = "under jit, call this inside the jitted function, or make shape a static argument"
     remedy = "did you mean images.shape?" if shape_of(value) is not None else traced
     require_type(static, where, "shape must be a tuple of ints", value, remedy)
     negative = any(is_int(n) and n < 0 for n in sizes)

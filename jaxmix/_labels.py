@@ -17,7 +17,6 @@ def checked(where: str, argument: str, value: Any, num_classes: Any) -> Array | 
     if isinstance(value, Array):  # Keys are not labels, whatever their shape.
         _checks.real(where, argument, value)
     value = _checks.real(where, argument, _checks.array(where, argument, value))
-    ids = jnp.issubdtype(value.dtype, jnp.integer)
     if value.ndim > 2:
         frames = f"{argument}.astype('float32')"
         remedy = (
@@ -32,14 +31,10 @@ def checked(where: str, argument: str, value: Any, num_classes: Any) -> Array | 
         num_classes = _checks.count(where, "num_classes", num_classes, 1)
     if value.ndim == 2:
         return _dense_checked(where, argument, value, num_classes)
+    ids = jnp.issubdtype(value.dtype, jnp.integer)
     wanted = f"{argument} of rank 1 must be integer class ids"
-    _checks.require_type(
-        ids,
-        where,
-        wanted,
-        value,
-        "cast ids to an integer dtype, or pass regression targets as float[B, 1]",
-    )
+    remedy = "cast ids to an integer dtype, or pass regression targets as float[B, 1]"
+    _checks.require_type(ids, where, wanted, value, remedy)
     if num_classes is None:
         given = f"{argument} are class ids ({_checks.describe(value)})"
         raise ValueError(f"{where}: {given}: pass num_classes=K")

@@ -248,7 +248,8 @@ class Mixer(Frozen):
             drawn, first = draw(batch), lax.iota(jnp.int32, batch) <= pairing.partner(batch)
             return jax.tree.map(lambda v: _sharding.where_rows(first, v, pairing.take(v)), drawn)
         _checks.require(batch % per == 0, where, f"per={per} must divide the batch size", batch)
-        size = batch // pairing.groups
+        # Inside a shared draw there are no pairs that a run could divide.
+        size = batch // (1 if type(pairing) is Withheld else pairing.groups)
         wanted = f"per={per} must divide the group size of the pairing, or be a multiple of it"
         remedy = f"use Flip(groups={batch // per})"
         _checks.require(size % per == 0 or per % size == 0, where, wanted, size, remedy)
@@ -310,9 +311,9 @@ def draw_rows(mixer: Mixer, key: Array, batch: Any, spatial: tuple) -> Painted:
     def draw(rows):
         try:
             drawn = drawing.draw(key, rows, spatial)
-        except TypeError as error:
-            if "trace" in str(error).lower():
-                error.add_note(f"{where}: fields are traced numbers; {STATIC_REMEDY}")
+        except (IndexError, TypeError) as error:
+            if mixer._own_draws and "trace" in str(error).lower():
+                error.add_note(f"{where}: draws and fields are traced; {STATIC_REMEDY}")
             raise
         if not (isinstance(drawn, tuple) and len(drawn) == 2):
             raise _checks.type_error(where, "must return (region, opacity)", drawn)
@@ -481,7 +482,8 @@ def _check_field(where: str, field: dataclasses.Field, value: Any) -> None:
     """Raises if a static field is an array, or another field holds no numbers or arrays."""
     if field.metadata.get("static"):
         wanted = f"the field {field.name} is static, so it must not be an array"
-        return _checks.require_type(_checks.shape_of(value) is None, where, wanted, value)
+        fits = not isinstance(value, Array | np.ndarray)
+        return _checks.require_type(fits, where, wanted, value, "under jit, close over it")
     for leaf in jax.tree.leaves(value):
         number = isinstance(leaf, int | float | complex) or _checks.shape_of(leaf) is not None
         wanted = f"the field {field.name} must hold numbers or arrays"
@@ -502,6 +504,5 @@ def check_mixers(where: str, mixers: Any) -> tuple[Mixer, ...]:
 
 def check_mixer(where: str, argument: str, value: Any) -> None:
     """Raises unless a value is a mixer."""
-    if not isinstance(value, Mixer):
-        wanted = f"{argument} must be a mixer such as CutMix()"
-        raise _checks.type_error(where, wanted, value, _checks.parentheses(value))
+    wanted, remedy = f"{argument} must be a mixer such as CutMix()", _checks.parentheses(value)
+    _checks.require_type(isinstance(value, Mixer), where, wanted, value, remedy)

@@ -182,12 +182,10 @@ class Plan:
         channel = self._channel(where, images.shape, channel_axis)
         if donors is None and self.pairing == _pairing.SAME_ROW:
             return images
-        number = jnp.issubdtype(images.dtype, jnp.number)
-        if not number and blends(self.region, self.opacity):
-            remedy = "cast them to a number type, or use an opaque mixer such as CutMix"
-            raise _checks.type_error(
-                where, f"{images.dtype} images cannot be blended", images, remedy
-            )
+        fits = jnp.issubdtype(images.dtype, jnp.number) or not blends(self.region, self.opacity)
+        wanted = f"{images.dtype} images cannot be blended"
+        remedy = "cast them to a number type, or use an opaque mixer such as CutMix"
+        _checks.require_type(fits, where, wanted, images, remedy)
         return _images(self, images, donors, channel)
 
     def labels(
@@ -587,11 +585,8 @@ class Plan:
         if len(fitting) != 1:
             found = f"the plan is for extents {self.spatial}, got images {shape} with channel_axis"
             remedy = "draw a plan for images.shape, or adapt this one with plan.at(images.shape)"
-            if fitting:
-                remedy = (
-                    "they fit in two ways: pass channel_axis=-1 (last) or channel_axis=1 (first)"
-                )
-            raise ValueError(f"{where}: {found}={channel_axis!r}; {remedy}")
+            ways = "they fit in two ways: pass channel_axis=-1 (last) or channel_axis=1 (first)"
+            raise ValueError(f"{where}: {found}={channel_axis!r}; {ways if fitting else remedy}")
         return fitting[0]
 
     def _partners(self, own: Array, donors: Array | None) -> Array:

@@ -60,7 +60,7 @@ class RandomChoice(_Policy):
             int n is one choice per run of n rows. The mixers keep their own granularity.
 
     Raises:
-        TypeError: if one of `mixers` is not a mixer.
+        TypeError: if one of `mixers` is not a mixer, or overrides `plan`.
         ValueError: if there are no mixers, their pairings differ, or `probs` are not valid
             probabilities.
 
@@ -116,7 +116,7 @@ class RandomApply(_Policy):
             An int n is one decision per run of n rows. The mixer keeps its own granularity.
 
     Raises:
-        TypeError: if `mixer` is not a mixer.
+        TypeError: if `mixer` is not a mixer, or overrides `plan`.
         ValueError: if `prob` is not a probability.
 
     Example:

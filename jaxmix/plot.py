@@ -67,8 +67,7 @@ def show(
     where = "plot.show"
     pictures = _pictures(where, images)
     columns = min(_checks.count(where, "columns", columns, 1), max(len(pictures), 1))
-    if not isinstance(plan, Plan | None):
-        raise _checks.type_error(where, "plan must be a Plan", plan)
+    _checks.require_type(isinstance(plan, Plan | None), where, "plan must be a Plan", plan)
     if plan is not None:
         with _checks.renamed(where, "Plan.weights"):
             plan.weights(pictures.shape[:3], channel_axis=None)
@@ -94,7 +93,8 @@ def gallery(
         key: a PRNG key, typed or raw.
         labels: the labels before mixing: class ids int[B] or float[B, K]. The shares of the mixed
             labels are printed under each image. The default is the number of each image, from 0.
-        class_names: the names of the K classes. The default is their numbers.
+        class_names: the names of the K classes, or of the images if there are no labels. The
+            default is their numbers.
 
     Returns:
         A `matplotlib.figure.Figure` of 1 + len(mixers) rows and B columns of axes.
@@ -175,7 +175,9 @@ def _pictures(where: str, images: Any) -> np.ndarray:
     pictures = np.asarray(given)
     if pictures.ndim == 3 and pictures.shape[-1] in (1, 3):
         wanted = "images must have a batch axis"
-        raise _checks.value_error(where, wanted, given, "for one image pass images[None]")
+        raise _checks.value_error(
+            where, wanted, given, "for one image pass images[None], for greyscale images[..., None]"
+        )
     if pictures.ndim == 4 and pictures.shape[-1] not in (1, 3):
         pictures = np.moveaxis(pictures, 1, -1)
     if pictures.ndim == 4 and pictures.shape[-1] == 1:
@@ -216,8 +218,8 @@ def _titles(labels: ArrayLike, names: Any) -> list[str]:
     names = range(shares.shape[1]) if names is None else names
     titles = []
     for row in shares:
-        top = [k for k in np.argsort(-row, kind="stable")[:2] if row[k] >= 0.005]
-        shown = (textwrap.wrap(f"{names[k]}: {row[k]:.0%}".replace("%", "\xa0%"), 16) for k in top)
+        top = [k for k in np.argsort(-row, kind="stable")[:2] if row[k] > 0.005]
+        shown = (textwrap.wrap(f"{names[k]}: {100 * row[k]:.0f}\xa0%", 16) for k in top)
         titles.append("\n".join(line for lines in shown for line in lines).replace("\xa0", " "))
     return titles
 
@@ -226,8 +228,8 @@ def _painted(plan: Plan | None) -> np.ndarray | None:
     """bool[B, H, W]: the pixels painted onto each row; None if there is nothing to outline."""
     if plan is None or plan.region is None or plan.spatial is None:
         return None
-    rows = np.asarray(plan.partner) != np.arange(plan.batch)
-    rows |= plan.pairing == Roll(0)  # Its partners are donors.
+    own = None if plan.pairing == Roll(0) else plan.pairing.own(plan.batch)  # Or from donors.
+    rows = np.ones(plan.batch, bool) if own is None else ~np.asarray(own)
     if plan.opacity is not None:
         rows &= np.asarray(plan.opacity) > 0
     painted = np.asarray(_region.as_mask(plan.region, plan.spatial).painted) >= 0.5

@@ -47,8 +47,8 @@ def check(
       same within rounding.
 
     The first two are checked for each granularity that the mixer allows. The first is also checked
-    for the mixer inside a `RandomChoice` in a `RandomApply`. JAX's caches are cleared, to detect
-    draws that are not pure.
+    for the mixer inside a `RandomChoice` in a `RandomApply`, unless the mixer overrides `plan`.
+    JAX's caches are cleared, to detect draws that are not pure.
 
     Args:
         mixer: the mixer.

@@ -767,13 +767,28 @@ def test_modes_are_no_arrays(value):
         jax.jit(lambda x: Mode(strength=x).plan(fresh(), (4, 8, 8, 3)).lam)(0.5)
 
 
-@pytest.mark.parametrize("use", ["size", "range", "if", "NumPy"])
+def test_modes_are_anything_else_that_can_be_hashed():
+    class Mode(MixUp):
+        mode: typing.Any = dataclasses.field(default=None, metadata={"static": True})
+
+    for mode in (
+        jax.ShapeDtypeStruct((2,), "float32"),
+        np.dtype("int8"),
+        jnp.float32,
+        (1, "a"),
+        len,
+    ):
+        assert Mode(mode=mode).plan(fresh(), (4, 8, 8, 3)).batch == 4
+
+
+@pytest.mark.parametrize("use", ["size", "range", "if", "NumPy", "slice"])
 def test_modes_that_are_not_marked_are_told_to_be(use):
     uses = {
         "size": lambda n: jnp.zeros((n,)),
         "range": lambda n: list(range(n)),
         "if": lambda n: 1 if n else 2,
         "NumPy": lambda n: np.zeros(n),
+        "slice": lambda n: jnp.arange(8)[:n],
     }
 
     class Count(Mixer):
@@ -783,10 +798,15 @@ def test_modes_that_are_not_marked_are_told_to_be(use):
             uses[use](self.count)
             return None, jnp.full((rows,), 0.5)
 
-    with pytest.raises(TypeError) as raised:
-        Count()(fresh(), jnp.zeros((4, 8, 8, 3)))
+    policy = RandomApply(RandomChoice((Count(), MixUp())))
+    for mixer in (Count(), policy):
+        with pytest.raises((TypeError, IndexError)) as raised:
+            mixer(fresh(), jnp.zeros((4, 8, 8, 3)))
+        assert len([note for note in raised.value.__notes__ if "traced" in note]) == 1
     (note,) = raised.value.__notes__[:1]
-    assert note.startswith("Count.draw: fields are traced numbers; mark an option as static"), note
+    assert note.startswith("Count.draw: draws and fields are traced; mark an option as static"), (
+        note
+    )
     assert 'metadata={"static": True}' in note
 
 

@@ -485,6 +485,28 @@ def test_per_n_the_rows_of_a_run_share_one_draw(mixer, pairing):
     assert len(set(rows)) == 4 and all(run == 4 * run[:1] for run in runs)
 
 
+@pytest.mark.parametrize("pairing", ["swap", "roll", Flip(2), "permutation"], ids=str)
+@pytest.mark.parametrize("outer", ["example", "batch", 2])
+def test_mixers_that_share_draws_hold_mixers_that_do(outer, pairing):
+    """The draw of the inner one is for the rows of the outer one's."""
+    inner = RandomApply(MixUp(per=2, pairing=pairing), per=2)
+
+    class Wrap(Mixer):
+        mixer: Mixer = inner
+
+        def draw(self, key, rows, spatial):
+            return self.mixer.draw(key, rows, spatial)
+
+    outer_mixer = Wrap(per=outer, pairing=pairing)
+    if outer == "batch":  # One draw is no run of two.
+        with pytest.raises(ValueError, match="per=2 must divide the batch size, got 1"):
+            outer_mixer.plan(jax.random.key(3), (8, 8, 8, 3))
+        return
+    plan = outer_mixer.plan(jax.random.key(3), (8, 8, 8, 3))
+    lam = np.asarray(plan.lam).reshape(-1, 2 if outer == "example" else 4)
+    assert (lam == lam[:, :1]).all() and len(set(lam[:, 0])) > 1
+
+
 def test_per_n_is_once_per_example_or_once_per_batch_at_its_ends():
     shape = (6, 31, 33, 1)
     for per, same_as in ((1, "example"), (6, "batch")):

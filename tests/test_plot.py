@@ -1,6 +1,7 @@
 """plot: what is drawn, read back from the figure."""
 
 import builtins
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from jaxmix import Box, CutMix, Flip, Mask, MixUp, Plan, RandomChoice, Roll, plot
+from jaxmix import Box, CutMix, Flip, Mask, MixUp, Neighbour, Plan, RandomChoice, Roll, plot
 
 NAMES = ["cat", "dog", "owl"]
 
@@ -123,6 +124,22 @@ def test_partners_from_donors_are_outlined():
     plan = Plan.of((2, 8, 6, 3), Roll(0), region=box)
     figure = plot.show(pixels((2, 8, 6, 3)), None, plan)
     assert [outline(axes)[0] for axes in figure.axes] == [16, 16]
+
+
+def test_partners_of_the_next_device_are_outlined():
+    """Their numbers are those of other rows, even where they are the same."""
+    box = Box(jnp.zeros((2, 2), int), jnp.full((2, 2), 4))
+    plan = Plan.of((2, 8, 6, 3), Roll(0), region=box)
+    figure = plot.show(
+        pixels((2, 8, 6, 3)), None, dataclasses.replace(plan, pairing=Neighbour("rows"))
+    )
+    assert [outline(axes)[0] for axes in figure.axes] == [16, 16]
+
+
+def test_names_are_shown_as_they_are():
+    shares = np.array([[0.995, 0.005], [0.4, 0.6]])
+    figure = plot.show(pixels((2, 8, 8, 3)), shares, class_names=["50% off", "a b"])
+    assert titles(figure) == ["50% off: 100 %", "a b: 60 %\n50% off: 40 %"]
 
 
 def test_masks_are_outlined_along_their_edge():
