@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -496,6 +497,7 @@ def run_together(*commands, code=0, optimised=False):
     """
     let_go()
     settings = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": str(1 - optimised)}
+    settings["PYTHONUNBUFFERED"] = "1"  # A process that aborts would lose what it printed.
     processes = [
         subprocess.Popen(
             [sys.executable, "-W", "error", *map(str, command)],
@@ -512,7 +514,9 @@ def run_together(*commands, code=0, optimised=False):
         for process in processes:
             process.kill()
     for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == code, errors[-3000:]
+        # gRPC's server may abort when JAX's coordinator ends: a race, after the program itself.
+        aborted = process.returncode == -signal.SIGABRT and "queue.Pop() == nullptr" in errors
+        assert process.returncode == code or (aborted and code == 0), errors[-3000:]
     return outputs
 
 

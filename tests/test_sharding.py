@@ -509,3 +509,13 @@ def test_an_eager_call_stays_on_the_device_of_its_images():
     assert mixed.devices() == mixed_labels.devices() == {there}
     with pytest.raises(ValueError, match="incompatible devices"):
         mixer(fresh(), images, jax.device_put(labels, elsewhere), num_classes=CLASSES)
+
+
+def test_an_abort_is_forgiven_only_to_the_coordinator_of_processes():
+    """helpers.run_together, whose processes must end well."""
+    raced = "import os, sys; print(1); sys.stderr.write('Check failed: queue.Pop() == nullptr'); "
+    (printed, _), _ = helpers.run_together(("-c", raced + "os.abort()"), ("-c", ""))
+    assert printed == "1\n"
+    for program in ("import os; os.abort()", raced + "sys.exit(1)"):
+        with pytest.raises(AssertionError):
+            helpers.run_together(("-c", program), ("-c", ""))
