@@ -95,8 +95,10 @@ def array(where: str, argument: str, value: Any) -> Array | np.ndarray:
         if value is None:
             remedy = "is an argument or a field missing?"
         elif not (isinstance(value, list | tuple) or jax.tree_util.all_leaves([value])):
-            remedy = "pass images one by one, as in jax.tree.map(plan.images, tree), labels to "
-            remedy += "plan.labels and class maps to plan.maps"
+            remedy = (
+                "pass images one by one, as in jax.tree.map(plan.images, tree), labels to "
+                "plan.labels and class maps to plan.maps"
+            )
         raise TypeError(f"{where}: {argument} must be an array, got {got}; {remedy}")
     require(value.ndim > 0, where, f"{argument} must have a batch axis", value)
     return of_jax(where, argument, value)
@@ -128,8 +130,8 @@ def real(where: str, argument: str, value: Any) -> Any:
 
 def batch(where: str, argument: str, value: Any, size: Any, of: str) -> None:
     """Checks that an array has the batch size of another array or of a plan."""
-    if value.shape[0] != size:
-        raise value_error(where, f"{argument} must have batch size {size}, like {of}", value)
+    wanted = f"{argument} must have batch size {size}, like {of}"
+    require(value.shape[0] == size, where, wanted, value)
 
 
 def shaped(where: str, argument: str, value: Any, shape: tuple) -> Array:
@@ -216,7 +218,7 @@ def canvas(where: str, sizes: tuple, channel_axis: Any) -> tuple:
     """The spatial extents of images; raises if no region can be painted on them."""
     extents = spatial(sizes, channel(where, sizes, channel_axis, region=True))
     if not extents or any(is_int(extent) and extent == 0 for extent in extents):
-        wanted = "a region needs images with a spatial axis, each of at least one pixel"
+        wanted = "a region needs images with spatial axes of at least one pixel each"
         remedy = "pass channel_axis=None if the last axis is not a channel axis"
         raise value_error(where, wanted, sizes, remedy)
     return extents
@@ -242,8 +244,8 @@ def alpha(where: str, value: Any, argument: str = "alpha") -> Any:
     """Checks the concentration of Beta(alpha, alpha), a scalar."""
     value = number(where, argument, value, "positive and finite")
     fits = not isinstance(value, float) or LEAST <= value <= LARGEST
-    remedy = "to switch mixing off use RandomApply(mixer, prob=0.0)"
-    remedy = remedy if argument == "alpha" else "0 switches it off"
+    mixing = "to switch mixing off use RandomApply(mixer, prob=0.0)"
+    remedy = mixing if argument == "alpha" else "0 switches it off"
     require(fits, where, f"{argument} must be positive and finite in float32", value, remedy)
     return value
 

@@ -304,8 +304,9 @@ def draw_rows(mixer: Mixer, key: Array, batch: Any, spatial: tuple) -> Painted:
         for content in jax.tree.leaves(getattr(mixer, name)):
             _checks.batch(where, name, _checks.array(where, name, content), batch, "the images")
     if mixer._own_draws and per != "example":
-        refusal = f'{where}: self.pairing needs per="example"; with per={per!r} rows share a draw'
-        refusal += '; mark a field with data of each row with metadata={"rows": True}'
+        shared = f'self.pairing needs per="example"; with per={per!r} rows share a draw'
+        remedy = 'mark a field with data of each row with metadata={"rows": True}'
+        refusal = f"{where}: {shared}; {remedy}"
         drawing = mixer._paired(Withheld(type(mixer.pairing), refusal))
 
     def draw(rows):

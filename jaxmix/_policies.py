@@ -31,8 +31,8 @@ class _Policy(Mixer):
         for mixer in mixers:
             wanted = "a mixer in a policy must define draw, not plan: policies call only draw"
             remedy = "to change labels, call plan.relabel(share) in the train step"
-            own = type(mixer).plan is not Mixer.plan
-            _checks.require_type(not own, type(self).__name__, wanted, mixer, remedy)
+            inherited = type(mixer).plan is Mixer.plan
+            _checks.require_type(inherited, type(self).__name__, wanted, mixer, remedy)
             if not _pairing.same(mixers[0].pairing, mixer.pairing):
                 raise ValueError(
                     f"{type(self).__name__}: all mixers must have the same pairing, got "

@@ -173,11 +173,9 @@ def _pictures(where: str, images: Any) -> np.ndarray:
     """The pictures as float32[B, H, W] or [B, H, W, 3], from 0 to 1."""
     given = _checks.array(where, "images", images)
     pictures = np.asarray(given)
-    if pictures.ndim == 3 and pictures.shape[-1] in (1, 3):
-        wanted = "images must have a batch axis"
-        raise _checks.value_error(
-            where, wanted, given, "for one image pass images[None], for greyscale images[..., None]"
-        )
+    single = pictures.ndim == 3 and pictures.shape[-1] in (1, 3)
+    remedy = "for one image pass images[None], for greyscale images[..., None]"
+    _checks.require(not single, where, "images must have a batch axis", given, remedy)
     if pictures.ndim == 4 and pictures.shape[-1] not in (1, 3):
         pictures = np.moveaxis(pictures, 1, -1)
     if pictures.ndim == 4 and pictures.shape[-1] == 1:
@@ -197,9 +195,8 @@ def _pictures(where: str, images: Any) -> np.ndarray:
 def _dense(where: str, labels: Any, plan: Plan | None, names: Any, batch: int) -> np.ndarray:
     """The labels as float[B, K]. Class ids are mixed by the plan, if there is one."""
     labels = _checks.array(where, "labels", labels)
-    names = _checks.sequence(names)
-    if not isinstance(names, tuple | None):
-        raise _checks.type_error(where, "class_names must be a sequence of names", names)
+    names, wanted = _checks.sequence(names), "class_names must be a sequence of names"
+    _checks.require_type(isinstance(names, tuple | None), where, wanted, names)
     classes: Any = None if names is None else len(names)
     if labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.integer):
         classes = classes or max(int(np.max(labels, initial=0)) + 1, 2)
@@ -228,7 +225,8 @@ def _painted(plan: Plan | None) -> np.ndarray | None:
     """bool[B, H, W]: the pixels painted onto each row; None if there is nothing to outline."""
     if plan is None or plan.region is None or plan.spatial is None:
         return None
-    own = None if plan.pairing == Roll(0) else plan.pairing.own(plan.batch)  # Or from donors.
+    # Rows that are their own partner show nothing of it, unless all are: then there are donors.
+    own = None if plan.pairing == Roll(0) else plan.pairing.own(plan.batch)
     rows = np.ones(plan.batch, bool) if own is None else ~np.asarray(own)
     if plan.opacity is not None:
         rows &= np.asarray(plan.opacity) > 0

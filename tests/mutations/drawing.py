@@ -570,8 +570,8 @@ POLICIES = mutants(
     "jaxmix/_policies.py",
     (
         "plans-that-are-skipped",
-        "own = type(mixer).plan is not Mixer.plan",
-        "own = False",
+        "inherited = type(mixer).plan is Mixer.plan",
+        "inherited = True",
         "a policy loses the labels of a mixer that overrides plan",
         "tests/test_inputs.py -k override_plan",
     ),

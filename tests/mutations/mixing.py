@@ -76,8 +76,8 @@ CHECKS = mutants(
     ),
     (
         "smaller-batches-pass",
-        "if value.shape[0] != size:",
-        "if value.shape[0] > size:",
+        "require(value.shape[0] == size, where, wanted, value)",
+        "require(value.shape[0] <= size, where, wanted, value)",
         "labels of fewer rows than the images are mixed",
         "tests/test_checks*.py -k another-batch",
     ),
