@@ -34,6 +34,7 @@ def test_mixup_stops_the_network_from_memorising_wrong_labels(example):
         assert figures["best"] <= figures["last"] < figures["fgsm_0.02"] <= figures["fgsm_0.1"]
 
 
+@pytest.mark.full
 def test_a_stopped_run_goes_on_and_ends_as_one_run(example, monkeypatch, capsys, tmp_path):
     options = "--out", tmp_path, "--noises", 80, "--seeds", 1, "--epochs", 2
     whole, _ = helpers.run(EXAMPLE, *options)
